@@ -127,7 +127,9 @@ class ChunkEngine {
                                   std::span<const BlockChecksum> checksums, const WriteOptions& options) = 0;
   // Stores whole content, replacing what is there atomically (copy-in of repair and catch-up, objects, re-versioning).
   // With `object` and a present object chunk of the same digest: succeeds, changes nothing; another digest: kExists.
-  enum class PutMode { kReplaceLower, kObjectOnce };
+  // kRepairSame: the stored content is corrupt; replaces it by good bytes of exactly the same version (kStale otherwise)
+  // whose chunk_digest() equals the stored record's digest (kCorrupt otherwise).
+  enum class PutMode { kReplaceLower, kObjectOnce, kRepairSame };
   virtual Result<ChunkInfo> put(ChunkId chunk, Bytes data, std::span<const BlockChecksum> checksums, PutMode mode,
                                 const WriteOptions& options) = 0;
   // Cuts (or extends with zeros) to `length`.
