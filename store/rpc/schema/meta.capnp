@@ -1,0 +1,187 @@
+# Client <-> metadata server. Times are nanoseconds since 1970 (Int64). Names are bytes, 1 to 255, without '/' and NUL.
+@0xd1a5c0de00000003;
+
+using Cxx = import "/capnp/c++.capnp";
+using Common = import "common.capnp";
+$Cxx.namespace("cairn::schema");
+
+# Every mutation carries this. The reply of (session, sequence) is kept until the client says, by `awaited`, that it
+# waits for none below; a retry gets the stored reply. Sequences of a session need not arrive in order.
+struct Mutation { session @0 :UInt64; sequence @1 :UInt64; awaited @2 :UInt64; }
+
+# --- sessions ---
+struct OpenSessionRequest { name @0 :Text; resume @1 :UInt64; }  # resume: the session before a reconnect; 0: a new one
+struct OpenSessionReply {
+  session @0 :UInt64;
+  cluster @1 :UInt64;
+  leaseMs @2 :UInt32;          # the session ends when silent for so long; the client counts from the send time of a renewal
+  featureLevel @3 :UInt32;
+  resumed @4 :Bool;            # false with resume != 0: the old session ended; its dirty data is lost (EIO)
+  routingVersion @5 :UInt64;
+}
+# After a metadata server restart a resuming client names all that it holds; what it does not name is released.
+struct ReassertRequest { session @0 :UInt64; exclusive @1 :List(UInt64); shared @2 :List(UInt64); open @3 :List(UInt64); last @4 :Bool; }
+struct KeepAliveRequest { session @0 :UInt64; }
+struct KeepAliveReply { leaseMs @0 :UInt32; routingVersion @1 :UInt64; nearFull @2 :Bool; }
+struct CloseSessionRequest { session @0 :UInt64; }
+
+# --- leases ---
+# A session that looked an inode up may cache its attributes (and a directory's entries) while it holds it shared;
+# exclusive: it alone may write, and owns size and times. Granted with replies; taken back by Recall.
+enum LeaseKind { none @0; shared @1; exclusive @2; }
+struct Grant { inode @0 :UInt64; kind @1 :LeaseKind; generation @2 :UInt64; }
+
+# Reverse call, metadata server -> client: give back down to `keep`. The reply is sent when cached data is dropped and
+# dirty bytes are flushed and reported. A client that does not answer within its lease is fenced.
+struct RecallRequest { recalls @0 :List(Item); struct Item { inode @0 :UInt64; keep @1 :LeaseKind; generation @2 :UInt64; } }
+# Client -> metadata server: recalled or no longer wanted.
+struct ReturnLeasesRequest { session @0 :UInt64; items @1 :List(Item); struct Item { inode @0 :UInt64; keep @1 :LeaseKind; generation @2 :UInt64; } }
+
+# --- inodes ---
+struct Attr {
+  inode @0 :UInt64;
+  mode @1 :UInt32;             # type and permission bits, as st_mode
+  nlink @2 :UInt32;
+  uid @3 :UInt32;
+  gid @4 :UInt32;
+  rdev @5 :UInt64;
+  size @6 :UInt64;
+  bytes @7 :UInt64;            # allocated; st_blocks * 512
+  atime @8 :Int64;
+  mtime @9 :Int64;
+  ctime @10 :Int64;
+  btime @11 :Int64;
+  change @12 :UInt64;          # grows with each change of attributes or (directories) entries
+}
+struct Range { from @0 :UInt64; to @1 :UInt64; }   # [from, to)
+struct Layer { data @0 :UInt64; pool @1 :UInt16; chunkSize @2 :UInt32; frozen @3 :Bool; chunks @4 :List(Range); }
+struct Layout {
+  layers @0 :List(Layer);      # top first; `chunks` of a layer: which indices it owns (empty list in a single layer: all)
+  holes @1 :List(Range);       # chunk indices below the size that were never written
+  trim @2 :Range;              # bytes to be trimmed before the file may grow past `from` (empty: none)
+  bound @3 :UInt64;            # first chunk index that the holder may not write yet
+}
+
+struct LookupRequest { session @0 :UInt64; parent @1 :UInt64; name @2 :Data; }
+struct LookupReply { attr @0 :Attr; grants @1 :List(Grant); }  # notFound grants the parent too: a negative entry may be cached
+struct GetAttrRequest { session @0 :UInt64; inode @1 :UInt64; }
+struct AttrReply { attr @0 :Attr; grants @1 :List(Grant); }
+
+struct SetAttrRequest {
+  mutation @0 :Mutation;
+  inode @1 :UInt64;
+  valid @2 :UInt32;            # bits: 1 mode, 2 uid, 4 gid, 8 size, 16 atime, 32 mtime, 64 atime now, 128 mtime now, 256 ctime
+  attr @3 :Attr;
+  generation @4 :UInt64;       # size: of the exclusive lease held
+}
+struct SetAttrReply { attr @0 :Attr; layout @1 :Layout; }
+
+struct MakeRequest {           # create, mkdir, symlink, mknod by the type in `mode`
+  mutation @0 :Mutation;
+  parent @1 :UInt64;
+  name @2 :Data;
+  mode @3 :UInt32;
+  uid @4 :UInt32;
+  gid @5 :UInt32;
+  rdev @6 :UInt64;
+  target @7 :Data;             # symlink
+  exclusive @8 :Bool;          # exists: an error (else, for a regular file, that file)
+  open @9 :Bool;               # regular file: also open it for writing: grants it exclusively
+}
+struct MakeReply { attr @0 :Attr; grants @1 :List(Grant); layout @2 :Layout; created @3 :Bool; }
+
+struct OpenRequest { mutation @0 :Mutation; inode @1 :UInt64; write @2 :Bool; truncate @3 :Bool; }
+struct OpenReply { attr @0 :Attr; grants @1 :List(Grant); layout @2 :Layout; }
+
+# What a holder of exclusive leases did. Applied in order, one batch; many files in one request.
+struct ReportRequest {
+  mutation @0 :Mutation;
+  items @1 :List(Item);
+  durable @2 :Bool;            # reply when the journal is synced (fsync)
+  struct Item {
+    inode @0 :UInt64;
+    generation @1 :UInt64;
+    hasSize @2 :Bool;          # size, written, bytes, trimDone are given
+    size @3 :UInt64;
+    written @4 :List(Range);   # chunk indices written since the last report
+    bytes @5 :UInt64;          # allocated, absolute
+    trimDone @6 :Bool;
+    atime @7 :Int64;           # 0: unchanged
+    mtime @8 :Int64;
+    closed @9 :UInt32;         # so many opens of this session ended
+    keep @10 :LeaseKind;       # afterwards the session holds the inode so
+  }
+}
+struct ReportReply { codes @0 :List(UInt16); }   # one an item; leaseLost: this session does not hold it any more
+struct ExtendBoundRequest { mutation @0 :Mutation; inode @1 :UInt64; generation @2 :UInt64; bound @3 :UInt64; }
+struct ExtendBoundReply { bound @0 :UInt64; }
+
+struct RemoveRequest { mutation @0 :Mutation; parent @1 :UInt64; name @2 :Data; directory @3 :Bool; }  # unlink, rmdir
+struct RenameRequest {
+  mutation @0 :Mutation;
+  parent @1 :UInt64;
+  name @2 :Data;
+  newParent @3 :UInt64;
+  newName @4 :Data;
+  flags @5 :UInt32;            # 1 NOREPLACE, 2 EXCHANGE (as renameat2)
+}
+struct LinkRequest { mutation @0 :Mutation; inode @1 :UInt64; parent @2 :UInt64; name @3 :Data; }
+struct ReadLinkReply { target @0 :Data; }
+struct InodeRequest { session @0 :UInt64; inode @1 :UInt64; }
+
+struct ReadDirRequest {
+  session @0 :UInt64;
+  inode @1 :UInt64;
+  cookie @2 :UInt64;           # 0: start; else of the last entry got. Stable while the directory lives
+  limit @3 :UInt32;
+  plus @4 :Bool;               # with attributes, and a shared grant on each
+}
+struct ReadDirReply {
+  entries @0 :List(Entry);     # without "." and ".."
+  end @1 :Bool;
+  parent @2 :UInt64;           # inode of ".."
+  grants @3 :List(Grant);
+  struct Entry { name @0 :Data; inode @1 :UInt64; type @2 :UInt32; cookie @3 :UInt64; attr @4 :Attr; }
+}
+
+struct GetXattrRequest { session @0 :UInt64; inode @1 :UInt64; name @2 :Data; }
+struct GetXattrReply { value @0 :Data; }
+struct SetXattrRequest { mutation @0 :Mutation; inode @1 :UInt64; name @2 :Data; value @3 :Data; flags @4 :UInt32; }  # 1 create, 2 replace
+struct ListXattrReply { names @0 :List(Data); }
+struct RemoveXattrRequest { mutation @0 :Mutation; inode @1 :UInt64; name @2 :Data; }
+
+struct StatFsReply { total @0 :UInt64; available @1 :UInt64; files @2 :UInt64; }
+struct SyncMetaRequest { session @0 :UInt64; }   # replies when everything replied to before is durable
+
+# --- objects ---
+struct ObjectKey { namespace @0 :Data; id @1 :Data; version @2 :UInt64; }
+enum ObjectState { pending @0; sealedMemory @1; sealed @2; deleted @3; lost @4; }
+struct ObjectRecord {
+  key @0 :ObjectKey;
+  state @1 :ObjectState;
+  size @2 :UInt64;
+  digest @3 :Common.Digest;
+  layout @4 :Layout;
+  created @5 :Int64;
+  sealed @6 :Int64;
+  lineage @7 :Data;
+}
+struct CreateObjectRequest { mutation @0 :Mutation; key @1 :ObjectKey; }
+struct CreateObjectReply { data @0 :UInt64; pool @1 :UInt16; chunkSize @2 :UInt32; }
+struct SealRequest {
+  mutation @0 :Mutation;
+  key @1 :ObjectKey;
+  data @2 :UInt64;
+  size @3 :UInt64;
+  digest @4 :Common.Digest;
+  receipts @5 :List(Receipt);  # one a chunk, in order: what the chain acknowledged as durable
+  lineage @6 :Data;
+  struct Receipt { version @0 :Common.Version; digest @1 :Common.Digest; }
+}
+struct SealReply { record @0 :ObjectRecord; existed @1 :Bool; }  # existed: the same bytes were sealed before
+struct AbortObjectRequest { mutation @0 :Mutation; data @1 :UInt64; }
+struct GetObjectsRequest { session @0 :UInt64; keys @1 :List(ObjectKey); waitMs @2 :UInt32; waitCount @3 :UInt32; }
+struct GetObjectsReply { results @0 :List(Item); struct Item { code @0 :UInt16; record @1 :ObjectRecord; } }
+struct ListObjectsRequest { namespace @0 :Data; prefix @1 :Data; after @2 :Data; limit @3 :UInt32; }
+struct ListObjectsReply { records @0 :List(ObjectRecord); done @1 :Bool; }
+struct DeleteObjectRequest { mutation @0 :Mutation; key @1 :ObjectKey; }
