@@ -1,0 +1,3 @@
+# Sources of the namespace side of meta/.
+set(namespace_sources)
+set(namespace_tests)
