@@ -1,0 +1,287 @@
+"""Fault tests with real processes: kill -9, wiped disks, flipped bits, full disks. Run: tests/fault/run [TEST...]"""
+import os
+import pathlib
+import signal
+import subprocess
+import unittest
+
+from cluster import BIN, Cluster, wait_for
+from workload import Background, check_tree, fill_tree, pattern, write_durably
+
+MIB = 1 << 20
+
+
+class LostServer(unittest.TestCase):
+    def test_killed_and_wiped_server_is_copied_again_unseen(self):
+        """R=2, three servers: one killed with its disk wiped while a reader and a writer run. Neither sees an error."""
+        with Cluster(mount=True) as c:
+            tree = fill_tree(c.mnt, 300)
+            big = pattern("big", 48 * MIB)
+            write_durably(c.mnt / "big", big)
+            c.put("object", big)
+            objects = {f"o{n}": pattern(n, 100_000 + n) for n in range(5)}
+            for id, data in objects.items():
+                c.put(id, data)
+
+            def read(n):
+                path = list(tree)[n % len(tree)]
+                fd = os.open(c.mnt / path, os.O_RDONLY)
+                try:
+                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                    self.assertEqual(os.read(fd, 30000), tree[path])
+                finally:
+                    os.close(fd)
+
+            def write(n):
+                write_durably(c.mnt / f"w{n}", pattern(f"w{n}", 50_000))
+                return n
+
+            reader, writer = Background(read), Background(write)
+            wait_for("reader and writer run", lambda: len(reader.done) > 20 and len(writer.done) > 5)
+            before = len(writer.done)
+            c.kill("chunkserver-2")
+            c.wipe("chunkserver-2")
+            wait_for("groups are degraded", lambda: c.status()["health"] != "ok", timeout=15)
+            c.wait_health("ok")
+            wait_for("the writer went on", lambda: writer.error or len(writer.done) > before + 5)
+            reader.stop()
+            written = writer.stop()
+            status = c.status()
+            self.assertEqual(status["groups"]["whole"], status["groups"]["total"])
+            check_tree(c.mnt, tree)
+            self.assertEqual((c.mnt / "big").read_bytes(), big)
+            self.assertEqual(c.get("object"), big)
+            for id, data in objects.items():
+                self.assertEqual(c.get(id), data)
+            for n in written:
+                self.assertEqual((c.mnt / f"w{n}").read_bytes(), pattern(f"w{n}", 50_000))
+            # The wiped one comes back empty, as a new disk, and the next loss is survived too.
+            c.start("chunkserver-2")
+            c.wait_health("ok")
+            wait_for("three servers up", lambda: sum(s["state"] == "up" for s in c.status()["servers"]) == 3)
+            c.kill("chunkserver-1")
+            c.wipe("chunkserver-1")
+            c.wait_health("ok")
+            check_tree(c.mnt, tree)
+            self.assertEqual(c.get("object"), big)
+
+    def test_restarted_server_catches_up(self):
+        """A server that was only restarted keeps its bytes; what changed meanwhile is copied."""
+        with Cluster(mount=True) as c:
+            tree = fill_tree(c.mnt, 100)
+            os.sync()
+            c.kill("chunkserver-1")
+            tree.update({f"new{n}": pattern(n, 30_000) for n in range(20)})
+            for path, data in list(tree.items())[-20:]:
+                write_durably(c.mnt / path, data)
+            c.start("chunkserver-1")
+            c.wait_health("ok")
+            c.kill("chunkserver-3")
+            c.wait_health("ok")
+            check_tree(c.mnt, tree)
+
+    def test_paused_server_does_not_stop_the_others(self):
+        """SIGSTOP proves nothing dead: the lease decides, then the others go on; after SIGCONT it may not serve old state."""
+        with Cluster(mount=True) as c:
+            write_durably(c.mnt / "a", pattern(1, 300_000))
+            c.signal("chunkserver-2", signal.SIGSTOP)
+            try:
+                for n in range(30):
+                    write_durably(c.mnt / f"p{n}", pattern(n, 40_000))
+            finally:
+                c.signal("chunkserver-2", signal.SIGCONT)
+            c.wait_health("ok")
+            for n in range(30):
+                self.assertEqual((c.mnt / f"p{n}").read_bytes(), pattern(n, 40_000))
+
+
+class MetadataServer(unittest.TestCase):
+    def test_killed_during_writes_loses_nothing_acknowledged(self):
+        with Cluster(mount=True) as c:
+            def write(n):
+                write_durably(c.mnt / f"f{n}", pattern(n, 20_000))
+                return n
+            writer = Background(write)
+            for _ in range(3):
+                reached = len(writer.done) + 20
+                wait_for("writes go on", lambda: writer.error or len(writer.done) >= reached)
+                c.kill("meta")
+                c.start("meta")
+            reached = len(writer.done) + 20
+            wait_for("writes go on", lambda: writer.error or len(writer.done) >= reached)
+            for n in writer.stop():
+                self.assertEqual((c.mnt / f"f{n}").read_bytes(), pattern(n, 20_000), f"f{n}")
+            names = set(os.listdir(c.mnt))
+            self.assertTrue(all(f"f{n}" in names for n in writer.done))
+
+    def test_all_servers_killed_at_once(self):
+        """kill -9 of every server during fsynced writes and sealed puts: what was acknowledged is there and equal."""
+        with Cluster(mount=True) as c:
+            def write(n):
+                write_durably(c.mnt / f"f{n}", pattern(n, 5_000 * (n % 40)))
+                return n
+
+            def put(n):
+                c.put(f"o{n}", pattern(f"o{n}", 70_000))
+                return n
+            writer, putter = Background(write), Background(put)
+            wait_for("both run", lambda: len(writer.done) > 30 and len(putter.done) > 5)
+            c.kill_everything()
+            written, put_ids = list(writer.done), list(putter.done)
+            c.up()
+            c.wait_health("ok")
+            writer.stop(tolerate_error=True)
+            putter.stop(tolerate_error=True)
+            for n in written:
+                self.assertEqual((c.mnt / f"f{n}").read_bytes(), pattern(n, 5_000 * (n % 40)), f"f{n}")
+            for n in put_ids:
+                self.assertEqual(c.get(f"o{n}"), pattern(f"o{n}", 70_000), f"o{n}")
+
+
+class Corruption(unittest.TestCase):
+    def flip(self, folder, needle):
+        """Flips one bit in the middle of every place in the folder's extent files where `needle` stands."""
+        flipped = 0
+        for path in pathlib.Path(folder).rglob("*"):
+            if not path.is_file() or path.stat().st_size < len(needle):
+                continue
+            data = path.read_bytes()
+            at = data.find(needle)
+            with open(path, "r+b") as f:
+                while at >= 0:
+                    f.seek(at + len(needle) // 2)
+                    f.write(bytes([data[at + len(needle) // 2] ^ 0x10]))
+                    flipped += 1
+                    at = data.find(needle, at + 1)
+        return flipped
+
+    def test_flipped_bits_are_served_from_another_copy_and_repaired(self):
+        with Cluster(chunkservers=2, mount=True) as c:
+            data = pattern("flip", 3 * MIB)
+            write_durably(c.mnt / "f", data)
+            needle = data[2 * MIB:2 * MIB + 64]
+            self.assertGreater(self.flip(c.data / "chunkserver-1", needle), 0)
+            for _ in range(4):   # whichever member each read asks
+                subprocess.run(["cp", c.mnt / "f", c.folder / "copy"], check=True)
+                drop_caches()
+                self.assertEqual((c.mnt / "f").read_bytes(), data)
+            wait_for("the repair is counted",
+                     lambda: sum(s.get("corrupt_repaired", 0) for s in c.status()["servers"]) >= 1)
+            self.assertGreater(self.flip(c.data / "chunkserver-1", needle), 0, "the bad copy was written again")
+
+    def test_no_good_copy_left_gives_eio_and_names_the_range(self):
+        with Cluster(chunkservers=2, mount=True) as c:
+            data = pattern("flip", 3 * MIB)
+            write_durably(c.mnt / "f", data)
+            needle = data[2 * MIB:2 * MIB + 64]
+            for part in ("chunkserver-1", "chunkserver-2"):
+                self.assertGreater(self.flip(c.data / part, needle), 0)
+            drop_caches()
+            with self.assertRaises(OSError) as raised:
+                (c.mnt / "f").read_bytes()
+            self.assertEqual(raised.exception.errno, 5)
+            logs = c.log("chunkserver-1") + c.log("chunkserver-2")
+            self.assertIn("chunk_corrupt", logs)
+            with open(c.mnt / "f", "rb") as f:   # the rest of the file is still readable
+                self.assertEqual(f.read(MIB), data[:MIB])
+
+
+class FullDisk(unittest.TestCase):
+    def test_full_gives_enospc_loses_nothing_and_recovers(self):
+        with Cluster(chunkservers=2, mount=True, capacity=400 * MIB, reserve=64 * MIB) as c:
+            kept = pattern("kept", 5 * MIB)
+            write_durably(c.mnt / "kept", kept)
+            filled = []
+            with self.assertRaises(OSError) as raised:
+                for n in range(1000):
+                    write_durably(c.mnt / f"fill{n}", pattern(n, 8 * MIB))
+                    filled.append(n)
+            self.assertEqual(raised.exception.errno, 28)
+            self.assertGreater(len(filled), 10)
+            drop_caches()
+            self.assertEqual((c.mnt / "kept").read_bytes(), kept)
+            for n in filled[:3]:
+                self.assertEqual((c.mnt / f"fill{n}").read_bytes(), pattern(n, 8 * MIB))
+            for path in c.mnt.glob("fill*"):
+                path.unlink()
+
+            def writable():
+                try:
+                    write_durably(c.mnt / "again", pattern("again", 20 * MIB))
+                    return True
+                except OSError as e:
+                    self.assertEqual(e.errno, 28)
+                    return False
+            wait_for("space comes back after deletions", writable, timeout=60, every=0.5)
+            self.assertEqual((c.mnt / "again").read_bytes(), pattern("again", 20 * MIB))
+            self.assertEqual((c.mnt / "kept").read_bytes(), kept)
+
+
+class Mount(unittest.TestCase):
+    def test_two_mounts_see_each_other(self):
+        with Cluster(mount=True) as c:
+            other = c.folder / "mnt2"
+            c.mount(other)
+            for n in range(20):
+                (c.mnt / "f").write_bytes(pattern(n, 10_000 + n))
+                self.assertEqual((other / "f").read_bytes(), pattern(n, 10_000 + n))
+                (other / "f").write_bytes(pattern(-n, 5_000 + n))
+                self.assertEqual((c.mnt / "f").stat().st_size, 5_000 + n)
+                self.assertEqual((c.mnt / "f").read_bytes(), pattern(-n, 5_000 + n))
+                os.rename(c.mnt / "f", c.mnt / "g")
+                self.assertFalse((other / "f").exists())
+                os.rename(other / "g", other / "f")
+                self.assertTrue((c.mnt / "f").exists())
+
+    def test_killed_mount_leaves_what_was_synced(self):
+        with Cluster(mount=True) as c:
+            write_durably(c.mnt / "synced", pattern(1, 200_000))
+            (c.mnt / "unsynced").write_bytes(pattern(2, 200_000))
+            subprocess.run(["pkill", "-9", "-f", f"mount {c.mnt}"], check=True)
+            other = c.folder / "mnt2"
+            c.mount(other)
+            self.assertEqual((other / "synced").read_bytes(), pattern(1, 200_000))
+            (other / "unsynced").write_bytes(b"successor")   # granted once the dead one is fenced
+            self.assertEqual((other / "unsynced").read_bytes(), b"successor")
+
+
+class Identity(unittest.TestCase):
+    def test_second_instance_on_the_same_data_is_refused(self):
+        with Cluster() as c:
+            for part, program in (("meta", "cairn-meta"), ("chunkserver-1", "cairn-chunkserver")):
+                result = subprocess.run([BIN / program, "--config", c.data / part / "config.toml"],
+                                        capture_output=True, timeout=30)
+                self.assertEqual(result.returncode, 1, result)
+                self.assertIn(str(c.pid(part)), (result.stderr + result.stdout).decode() + c.log(part))
+            self.assertEqual(c.status()["health"], "ok")
+
+    def test_servers_of_two_clusters_never_mix(self):
+        with Cluster() as a, Cluster() as b:
+            a.put("x", b"of a")
+            b.kill("chunkserver-1")
+            config = b.data / "chunkserver-1/config.toml"
+            config.write_text(config.read_text().replace(b.address, a.address))
+            stranger = b.start("chunkserver-1")
+            self.assertNotEqual(stranger.wait(timeout=30), 0)
+            self.assertIn("wrong_cluster", b.log("chunkserver-1"))
+            self.assertEqual(len(a.status()["servers"]), 3)
+
+    def test_lost_metadata_is_refused_not_started_empty(self):
+        with Cluster() as c:
+            c.put("x", b"precious")
+            c.kill("meta")
+            c.wipe("meta")
+            config = c.data / "meta/config.toml"
+            config.write_text(config.read_text().replace("init = true", "init = false"))
+            self.assertNotEqual(c.start("meta").wait(timeout=30), 0)
+            self.assertIn(str(c.data / "meta/data"), c.log("meta"))
+
+
+def drop_caches():
+    os.sync()
+    with open("/proc/sys/vm/drop_caches", "w") as f:
+        f.write("3")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,79 @@
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <fstream>
+
+#include "store/base/config.h"
+#include "tools/cli/cluster_folder.h"
+#include "tools/cli/process.h"
+#include "tools/cli/progress.h"
+
+namespace cairn::cli {
+namespace {
+namespace fs = std::filesystem;
+
+class ClusterFolderTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (fs::temp_directory_path() / "cairn-cli-XXXXXX").string();
+    ASSERT_NE(::mkdtemp(name.data()), nullptr);
+    path_ = name;
+  }
+  void TearDown() override { fs::remove_all(path_); }
+  fs::path path_;
+};
+
+TEST_F(ClusterFolderTest, LaysOutOneFolderAPart) {
+  ClusterFolder folder(path_ / "c");
+  EXPECT_FALSE(folder.exists());
+  UpOptions options;
+  options.chunkservers = 12;
+  ASSERT_TRUE(folder.create(options));
+  EXPECT_TRUE(folder.exists());
+  std::vector<Part> parts = folder.parts();
+  ASSERT_EQ(parts.size(), 13u);
+  EXPECT_EQ(parts[0].name, "meta");
+  EXPECT_EQ(parts[2].name, "chunkserver-2");   // by number, not by letters
+  EXPECT_EQ(parts[12].name, "chunkserver-12");
+  EXPECT_TRUE(fs::is_directory(parts[1].folder / "data"));
+  auto address = folder.meta_address();
+  ASSERT_TRUE(address);
+  EXPECT_TRUE(address->starts_with("127.0.0.1:"));
+  EXPECT_EQ(folder.create(options).error().code(), Code::kExists);
+}
+
+TEST_F(ClusterFolderTest, RefusesImpossibleNumbers) {
+  ClusterFolder folder(path_ / "c");
+  UpOptions options;
+  options.chunkservers = 2;
+  options.replicas = 3;
+  EXPECT_EQ(folder.create(options).error().code(), Code::kConfig);
+  options.chunkservers = 0;
+  EXPECT_EQ(folder.create(options).error().code(), Code::kConfig);
+  EXPECT_FALSE(folder.exists());
+}
+
+TEST_F(ClusterFolderTest, StalePidFileIsNotARunningProcess) {
+  std::ofstream(path_ / "pid") << ::getpid() << "\n";   // alive, but another program
+  EXPECT_FALSE(running_pid(path_, "cairn-meta"));
+  EXPECT_TRUE(stop(path_, "cairn-meta", std::chrono::seconds(1)));
+  EXPECT_FALSE(fs::exists(path_ / "pid"));
+}
+
+TEST_F(ClusterFolderTest, MissingProgramIsAnErrorThatNamesIt) {
+  auto started = start_detached(path_, path_ / "no-such-program");
+  ASSERT_FALSE(started);
+  EXPECT_NE(started.error().message().find("no-such-program"), std::string::npos);
+}
+
+TEST(Progress, HumanNumbers) {
+  EXPECT_EQ(human_bytes(1023), "1023 B");
+  EXPECT_EQ(human_bytes(1536), "1.5 KiB");
+  EXPECT_EQ(human_bytes(3ull << 30), "3.0 GiB");
+  EXPECT_EQ(human_seconds(59), "59 s");
+  EXPECT_EQ(human_seconds(125), "2 min 05 s");
+  EXPECT_EQ(human_seconds(3 * 3600 + 60), "3 h 01 min");
+}
+
+}  // namespace
+}  // namespace cairn::cli

@@ -1,0 +1,38 @@
+// What all commands of `cairn` share: global options, connecting, and how results and errors are shown.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "client/client.h"
+#include "store/base/result.h"
+
+namespace CLI {
+class App;
+}
+
+namespace cairn::cli {
+
+constexpr int kDone = 0;
+constexpr int kFailed = 1;
+constexpr int kUsage = 2;
+
+struct Context {
+  std::string meta;        // --meta; empty: CAIRN_META, else the default address
+  bool json = false;
+  std::uint32_t timeout_s = 60;
+  std::function<Result<>()> run;  // set by the command that was named
+
+  Result<ClientOptions> client_options() const;
+  // The error names the address tried and what to do.
+  Result<std::unique_ptr<Client>> connect() const;
+};
+
+// Each adds its commands to the program.
+void add_up_commands(CLI::App& app, Context& context);
+void add_object_commands(CLI::App& app, Context& context);
+void add_mount_commands(CLI::App& app, Context& context);
+void add_admin_commands(CLI::App& app, Context& context);
+
+}  // namespace cairn::cli
