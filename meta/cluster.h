@@ -56,6 +56,9 @@ class ClusterService {
   virtual ~ClusterService() = default;
   virtual bool serves(std::uint16_t method) const = 0;
   virtual rpc::Task<Result<rpc::OutMessage>> handle(rpc::Request request) = 0;
+  // Called from rpc::Service::connected for every connection. Takes over Peer::on_close of those with Role::kChunkserver
+  // (a closed heartbeat connection starts the check whether the process is gone); leaves others alone.
+  virtual void connected(const std::shared_ptr<rpc::Peer>& peer) = 0;
 };
 
 // What the cluster side asks of the namespace side for `status --json`.
