@@ -66,6 +66,16 @@ class FileSystem {
   virtual void set_invalidation_sink(InvalidationSink* sink) = 0;  // before the first call; null to detach
   virtual rpc::Runtime& runtime() = 0;
 
+  // The try_ forms answer from the cache on the calling thread, without suspending; nullopt: use the coroutine. They hold
+  // light locks only and are right for any thread.
+  virtual std::optional<Result<Entry>> try_lookup(InodeId parent, std::string_view name, NegativeEntry* negative = nullptr) = 0;
+  virtual std::optional<Result<Entry>> try_getattr(InodeId inode) = 0;
+  virtual std::optional<Result<Opened>> try_open(InodeId inode, int flags) = 0;
+  virtual std::optional<Result<rpc::Payload>> try_read(const Handle& handle, std::uint64_t offset, std::uint32_t length) = 0;
+  virtual std::optional<Result<>> try_flush(const Handle& handle) = 0;
+  // Never suspends and cannot fail: the server hears of it with the next report.
+  virtual void release_now(Handle handle) = 0;
+
   // kNotFound also fills `negative` when it may be cached.
   virtual Task<Entry> lookup(InodeId parent, std::string name, NegativeEntry* negative = nullptr) = 0;
   // The kernel forgot the inode `count` lookups: caches about it may go.
