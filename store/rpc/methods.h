@@ -26,8 +26,8 @@ namespace cairn::rpc {
   X(Open, 14, OpenRequest, OpenReply)                               \
   X(Report, 15, ReportRequest, ReportReply)                         \
   X(ExtendBound, 16, ExtendBoundRequest, ExtendBoundReply)          \
-  X(Remove, 17, RemoveRequest, Empty)                               \
-  X(Rename, 18, RenameRequest, Empty)                               \
+  X(Remove, 17, RemoveRequest, DirsReply)                           \
+  X(Rename, 18, RenameRequest, DirsReply)                           \
   X(Link, 19, LinkRequest, AttrReply)                               \
   X(ReadLink, 20, InodeRequest, ReadLinkReply)                      \
   X(ReadDir, 21, ReadDirRequest, ReadDirReply)                      \

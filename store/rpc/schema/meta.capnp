@@ -65,7 +65,10 @@ struct Layout {
 struct LookupRequest { session @0 :UInt64; parent @1 :UInt64; name @2 :Data; }
 struct LookupReply { attr @0 :Attr; grants @1 :List(Grant); }  # notFound grants the parent too: a negative entry may be cached
 struct GetAttrRequest { session @0 :UInt64; inode @1 :UInt64; }
-struct AttrReply { attr @0 :Attr; grants @1 :List(Grant); }
+# parentAttr (here and in MakeReply), DirsReply: the directory after the change, so that a client that holds it need not ask
+# for its attributes after each name it makes or removes. Absent: the client asks again.
+struct AttrReply { attr @0 :Attr; grants @1 :List(Grant); parentAttr @2 :Attr; }
+struct DirsReply { parent @0 :Attr; newParent @1 :Attr; }
 
 struct SetAttrRequest {
   mutation @0 :Mutation;
@@ -88,7 +91,7 @@ struct MakeRequest {           # create, mkdir, symlink, mknod by the type in `m
   exclusive @8 :Bool;          # exists: an error (else, for a regular file, that file)
   open @9 :Bool;               # regular file: also open it for writing: grants it exclusively
 }
-struct MakeReply { attr @0 :Attr; grants @1 :List(Grant); layout @2 :Layout; created @3 :Bool; }
+struct MakeReply { attr @0 :Attr; grants @1 :List(Grant); layout @2 :Layout; created @3 :Bool; parentAttr @4 :Attr; }
 
 struct OpenRequest { mutation @0 :Mutation; inode @1 :UInt64; write @2 :Bool; truncate @3 :Bool; }
 struct OpenReply { attr @0 :Attr; grants @1 :List(Grant); layout @2 :Layout; }
