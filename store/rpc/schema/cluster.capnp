@@ -29,6 +29,7 @@ struct Routing {
   pools @2 :List(Pool);
   servers @3 :List(ServerEntry);
   groups @4 :List(Group);      # those that changed after `known`
+  waitingServers @5 :UInt32;   # groups have no members yet: so many more servers must register (0: laid out). Writes fail: degraded
 }
 
 # --- chunkservers ---
@@ -102,4 +103,5 @@ struct PokeRequest { routingVersion @0 :UInt64; }
 # --- operators ---
 struct StatusReply { json @0 :Text; }            # the object of `cairn admin status --json`
 struct StatusRequest { what @0 :What; enum What { status @0; servers @1; groups @2; sessions @3; } }
-struct AdminRequest { command @0 :Command; server @1 :UInt64; enum Command { drain @0; undrain @1; forget @2; } }
+# acceptLoss, with forget: groups whose last good copy was on the server go on with an older copy, or empty.
+struct AdminRequest { command @0 :Command; server @1 :UInt64; acceptLoss @2 :Bool; enum Command { drain @0; undrain @1; forget @2; } }
