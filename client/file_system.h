@@ -73,6 +73,12 @@ class FileSystem {
   virtual std::optional<Result<Opened>> try_open(InodeId inode, int flags) = 0;
   virtual std::optional<Result<rpc::Payload>> try_read(const Handle& handle, std::uint64_t offset, std::uint32_t length) = 0;
   virtual std::optional<Result<>> try_flush(const Handle& handle) = 0;
+  // Asked before every write for "security.capability": a cache that knows the attributes (of a file just created: none)
+  // answers kNoAttribute here.
+  virtual std::optional<Result<std::string>> try_getxattr(InodeId inode, std::string_view name) {
+    (void)inode, (void)name;
+    return std::nullopt;
+  }
   // Never suspends and cannot fail: the server hears of it with the next report.
   virtual void release_now(Handle handle) = 0;
 
