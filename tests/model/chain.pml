@@ -9,6 +9,7 @@
  * -DN members  -DC clients  -DK writes a client  -DF faults  -DDUR=mask of writes that are durable  -DPOWER (a crash may be a power cut)
  * -DSUSPECT (a fault may be the removal of a live member)  -DSYNC (client 0 syncs its first write)  -DFENCE (client 0 is fenced, client 1 succeeds it)
  * -DBUG_x: one rule broken, see tests/model/run.
+ * -DTRACE: prints the state after each step, to read an error trail (spin -a -DTRACE ..., then spin -t -DTRACE ...).
  */
 #ifndef N
 #define N 2
@@ -218,6 +219,15 @@ inline cut(mask) {	/* takes members out of the set, order kept */
 	fi
 }
 
+/* Activation of its epoch lets a member serve. The variant lets it read at once and holds back only what answers clients. */
+#ifdef BUG_READ_BEFORE_ACTIVATED
+#define ACTIVATED(i) (ep[i] == m_epoch)
+#define MAYANSWER(i) (pv[i] != NONE || ep[i] <= m_act)
+#else
+#define ACTIVATED(i) (ep[i] == m_act)
+#define MAYANSWER(i) true
+#endif
+
 /* ---- members ---- */
 inline sync(i) { sver[i] = ver[i]; smk[i] = mk[i] }
 
@@ -314,7 +324,7 @@ inline go(i) {	/* activated: rolls forward, then serves */
 		if :: dirty[i] -> ver[i] = pver[i]; mk[i] = pmk[i] :: else fi;
 #endif
 		dirty[i] = 0; sync_durable(i); commit(i);
-		if :: pv[i] == NONE -> answer(i, mk[i]) :: else fi
+		if :: pv[i] == NONE && MAYANSWER(i) -> answer(i, mk[i]) :: else fi
 	fi
 }
 
@@ -417,9 +427,9 @@ inline crash(i) {
 /* ---- steps of member i ---- */
 #define MEMBER(i) \
 	:: d_step { st[i] != DOWN && ep[i] < m_epoch -> adopt(i) } \
-	:: d_step { st[i] == ROLL && ep[i] == m_act && ROOM(i) -> go(i) } \
+	:: d_step { st[i] == ROLL && ACTIVATED(i) && ROOM(i) -> go(i) } \
 	:: d_step { fw[i]?[eval(ep[i]),_,_] && (st[i] == SERV || (st[i] == JOIN && has[i])) && ROOM(i) && ROOMA(i) -> recv(i) } \
-	:: d_step { ak[i]?[eval(ep[i]),_,_] && st[i] == SERV && ROOMA(i) -> recv_ak(i) } \
+	:: d_step { ak[i]?[eval(ep[i]),_,_] && st[i] == SERV && ROOMA(i) && MAYANSWER(i) -> recv_ak(i) } \
 	:: d_step { st[i] == JOIN && cp_ep == ep[i] && MAYINSTALL(i) -> \
 		assert(has[i] == 0 || cp_ver >= ver[i]); /* (f) */ \
 		if :: cp_ver > ver[i] || has[i] -> ver[i] = cp_ver; mk[i] = cp_mk :: else fi; \
@@ -506,21 +516,20 @@ inline crash(i) {
 #ifdef BUG_SYNC_MIN_REPLICAS
 #define SYNCED (sy & (sy - 1))	/* two members */
 #else
-#define SYNCED ((sy & SYNCERS) == SYNCERS)
+#define SYNCED ((sy & m_set) == m_set)
 #endif
 #ifdef BUG_SYNC_WITHOUT_JOINER
-#define SYNCERS m_set
+#define AFTER(i) (nx[i])
 #else
-#define SYNCERS (m_set | (OVER(P_JH) -> BIT(m_join) : 0))
+#define AFTER(i) (TO(i))	/* sync travels the chain: who is behind answers first */
 #endif
-#define P_JH(i) (INSET(i) && jh[i] && jn[i] == m_join && m_join != NONE)
 #ifdef BUG_SYNC_AT_OR_ABOVE
 #define LOSTV(i) false
 #else
 #define LOSTV(i) (reca[i] > v0 / CTR && ver[i] != v0)
 #endif
 #define SYNCSTEP(i) \
-	:: d_step { (done & 1) && !sylost && !(durm & 1) && (st[i] == SERV || (st[i] == JOIN && has[i])) && ep[i] == m_epoch && !((sy >> i) & 1) && (LOSTV(i) || ver[i] >= v0) -> \
+	:: d_step { (done & 1) && !sylost && !(durm & 1) && (st[i] == SERV || (st[i] == JOIN && has[i])) && ep[i] == m_epoch && !((sy >> i) & 1) && (AFTER(i) == NONE || ((sy >> AFTER(i)) & 1)) && (LOSTV(i) || ver[i] >= v0) -> \
 		if \
 		:: LOSTV(i) -> sylost = 1; sy = 0 \
 		:: else -> sync(i); assert(mk[i] & 1); /* (a): "synced" is said only of bytes that are there */ \
@@ -556,8 +565,8 @@ inline crash(i) {
 /* client c, its write w, at member i */
 #define WRITE(i, c, w) \
 	:: d_step { st[i] == SERV && HEAD(i) && MAYSEND(c) && ADMITS(i, c) && !(done & BIT(w)) && ((w) % K == 0 || (done & BIT(((w) + 7) % 8))) && \
-		UNKNOWN(i, w) && ROOM(i) -> head_apply(i, BIT(w)); FIRSTV(i, w) } \
-	:: d_step { st[i] == SERV && HEAD(i) && ADMITS(i, c) && !(done & BIT(w)) && (mk[i] & BIT(w)) && !dirty[i] -> answer(i, BIT(w)) }
+		UNKNOWN(i, w) && ROOM(i) && MAYANSWER(i) -> head_apply(i, BIT(w)); FIRSTV(i, w) } \
+	:: d_step { st[i] == SERV && HEAD(i) && ADMITS(i, c) && !(done & BIT(w)) && (mk[i] & BIT(w)) && !dirty[i] && MAYANSWER(i) -> answer(i, BIT(w)) }
 #ifdef SYNC
 #define FIRSTV(i, w) if :: (w) == 0 -> v0 = ver[i] :: else -> skip fi
 #else
