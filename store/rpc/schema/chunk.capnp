@@ -15,6 +15,7 @@ struct ChunkContext {
   leaseGeneration @5 :UInt64;  # fencing token of the exclusive lease under which this is written; 0 for objects
   capability @6 :Data;         # opaque MACed right; empty: all rights (the first feature level)
   ownerHint @7 :UInt64;        # inode; 0: an object
+  target @8 :UInt64;           # the member addressed; 0: the one that this server has
 }
 
 # A mutation of one chunk. Client -> head (Write), and down the chain (Forward) with the version the head gave it.
@@ -26,6 +27,7 @@ struct WriteRequest {
   checksums @4 :List(UInt64);  # one XXH3-64 per 16 KiB block of the payload; empty: the head verifies, merges, computes
   durable @5 :Bool;            # acknowledge only when synced on every member of the chain
   version @6 :Common.Version;  # Forward only
+  base @7 :Common.Version;     # Forward only: the version over which this one is applied (zero: none was stored)
   enum Kind {
     write @0;      # payload at offset; a gap becomes zeros
     fresh @1;      # as write, but whatever the member stores is dropped first: the writer knows that no reader was ever
@@ -41,6 +43,7 @@ struct WriteReply {
   version @0 :Common.Version;
   digest @1 :Common.Digest;    # of the chunk's content afterwards (put: goes into the seal's receipt)
   length @2 :UInt32;
+  available @3 :UInt64;        # Forward only: bytes left on the fullest target from here to the end of the chain
 }
 
 struct ReadRequest {
@@ -57,11 +60,20 @@ struct ReadReply {
   checksums @3 :List(UInt64);
 }
 
-# fsync: for each chunk, "is your content at or above this version on disk?" Sent to every member of each group.
+# fsync: for each chunk, "is your content at or above this version on disk?" Sent to the head of each group, which asks
+# its successor before it answers, and so on: ok means synced on every in-sync member, and on a joiner that holds the
+# chunk. A writer names the newest version that it was acknowledged *in each epoch*: after a loss a later version says
+# nothing about the earlier ones. lostUnsynced: write again what was written under that version, or fail the fsync.
 struct SyncRequest {
   session @0 :UInt64;
   chunks @1 :List(Item);
-  struct Item { chunk @0 :Common.ChunkId; pool @1 :UInt16; epoch @2 :UInt64; version @3 :Common.Version; }
+  struct Item {
+    chunk @0 :Common.ChunkId;
+    pool @1 :UInt16;
+    epoch @2 :UInt64;
+    version @3 :Common.Version;
+    target @4 :UInt64;         # as in ChunkContext
+  }
 }
 struct SyncReply {
   results @0 :List(Item);      # same order
@@ -77,6 +89,7 @@ struct ListChunksRequest {
   limit @3 :UInt32;
   after @4 :ChunkEntry;        # last entry of the page before; absent: from the start
   hasAfter @5 :Bool;
+  target @6 :UInt64;           # as in ChunkContext
 }
 struct ChunkEntry {
   chunk @0 :Common.ChunkId;
@@ -89,10 +102,15 @@ struct ChunkEntry {
   session @7 :UInt64;          # last writer
   sequence @8 :UInt64;
 }
-struct ListChunksReply { chunks @0 :List(ChunkEntry); done @1 :Bool; }
+struct ListChunksReply {
+  chunks @0 :List(ChunkEntry);
+  done @1 :Bool;
+  reconciledAt @2 :UInt64;     # epoch in which this group last reconciled after all members had restarted; 0: never
+}
 
 # Whole content of one chunk for a joiner or for repair of a corrupt copy; payload: all its bytes.
-struct FetchRequest { chunk @0 :Common.ChunkId; group @1 :Common.GroupId; epoch @2 :UInt64; }
+# notFound: this member has no record of it. An absent record has entry.state 1 and no payload.
+struct FetchRequest { chunk @0 :Common.ChunkId; group @1 :Common.GroupId; epoch @2 :UInt64; target @3 :UInt64; }
 struct FetchReply { entry @0 :ChunkEntry; checksums @1 :List(UInt64); }
 
 # A joiner asks the head to give a chunk a new version, because it holds a higher one that was never committed.
@@ -101,9 +119,11 @@ struct ReversionRequest {
   group @1 :Common.GroupId;
   epoch @2 :UInt64;
   above @3 :Common.Version;
+  target @4 :UInt64;           # as in ChunkContext
 }
 
-# Sent to the new successor when an epoch starts, after the pending writes were sent again: "you have all I had".
+# Not sent by the first feature level: a new epoch blocks each chunk with a pending write until that write reached the end
+# of the chain, so that no member needs to know when another one has finished.
 struct RolledForwardRequest { group @0 :Common.GroupId; epoch @1 :UInt64; from @2 :UInt64; }
 
 # For `admin` and tests: what one chunkserver holds and does.
