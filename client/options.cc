@@ -16,7 +16,8 @@ Result<std::string> checked_address(std::string_view text) {
     if (port <= 65535) port = port * 10 + static_cast<unsigned>(c - '0');
   }
   if (port == 0 || port > 65535) {
-    return fail(Code::kConfig, "CAIRN_META: the port in '" + std::string(text) + "' is not within 1 to 65535");
+    return fail(Code::kConfig,
+                "CAIRN_META: the port in '" + std::string(text) + "' is not within 1 to 65535");
   }
   return std::string(text);
 }
