@@ -1,12 +1,10 @@
-// Messages on the wire: a Cap'n Proto body and, beside it, a payload of bulk bytes that is never copied into it.
+// Messages on the wire: a Cap'n Proto body and, beside it, a payload of bulk bytes that is never copied into
+// it.
 //
-// Frame (little-endian, 48 bytes, then body, then payload); protocol version 1:
-//   magic u32 'CRN1' | kind u8 (request, reply, cancel, hello, hello reply, goodbye) | flags u8 | method u16
-//   | id u64 (request number of the sender) | status u16 | reserved u16 | body_words u32 (8-byte words)
-//   | payload_bytes u32 | deadline_ms u32 (time left at send, 0 = none) | body_checksum u64 (XXH3-64 of the 40 bytes
-//   before it with this field left out, seeded, continued over the body: see frame.cc) | payload_checksum u64
-// flags: 1 = the payload is covered by block checksums inside the body (payload_checksum is 0 and not verified here).
-// Limits: body 4 MiB, payload kPayloadMax. Anything else closes the connection with a logged reason.
+// A frame is a header of 48 bytes, the body and the payload; its format stands in frame.h. Bodies are at most
+// kBodyMax, payloads at most kPayloadMax; anything else closes the connection with a logged reason. The
+// body's checksum is always verified; the payload's unless block checksums inside the body cover it
+// (Payload::self_checked).
 #pragma once
 
 #include <capnp/message.h>
@@ -29,13 +27,17 @@ constexpr std::size_t kBodyMax = 4 << 20;
 constexpr std::size_t kPayloadMax = 16 << 20;
 constexpr std::uint16_t kProtocolVersion = 1;
 
-// Received bulk bytes: one page-aligned, uninitialised buffer with an owner. Movable; freed with the last reference.
+// Received bulk bytes: one uninitialised buffer with an owner, page-aligned from kPageSize bytes up. Copies
+// share the bytes; freed with the last one.
+constexpr std::size_t kPageSize = 4096;
 class Buffer {
  public:
   Buffer() = default;
   static Buffer allocate(std::size_t size);
   static Buffer copy(Bytes bytes);
   static Buffer take(std::string bytes);
+  // Bytes that somebody else keeps: `owner` is released with the last reference.
+  static Buffer wrap(Bytes bytes, std::shared_ptr<void> owner);
   MutableBytes writable() { return {const_cast<std::byte*>(bytes_.data()), bytes_.size()}; }
   Bytes bytes() const { return bytes_; }
   std::size_t size() const { return bytes_.size(); }
@@ -47,8 +49,8 @@ class Buffer {
   Bytes bytes_;
 };
 
-// Bulk bytes to send: pieces written with one gather write. Each piece keeps its owner alive until sent (also after the
-// call was cancelled), so that bytes are neither copied nor freed under the kernel.
+// Bulk bytes to send: pieces written with one gather write. Each piece keeps its owner alive until sent (also
+// after the call was cancelled), so that bytes are neither copied nor freed under the kernel.
 struct Payload {
   std::vector<Buffer> pieces;
   bool self_checked = false;  // block checksums inside the body cover it
@@ -60,7 +62,9 @@ class OutMessage {
  public:
   OutMessage() : builder_(std::make_unique<capnp::MallocMessageBuilder>(256)) {}
   template <class S>
-  typename S::Builder body() { return builder_->initRoot<S>(); }
+  typename S::Builder body() {
+    return builder_->initRoot<S>();
+  }
   capnp::MessageBuilder& builder() { return *builder_; }
   Payload payload;
 
@@ -68,17 +72,21 @@ class OutMessage {
   std::unique_ptr<capnp::MallocMessageBuilder> builder_;
 };
 
-// A received message. body<S>() reads in place: views live as long as the InMessage. A malformed body makes accessors
-// throw kj::Exception; services are called under a guard that turns it into kProtocol (see Service), so convert what
-// you keep before the first co_await.
+// A received message. body<S>() reads in place: views live as long as the InMessage. A malformed body makes
+// accessors throw kj::Exception; services are called under a guard that turns it into kProtocol (see
+// Service), so convert what you keep before the first co_await.
 class InMessage {
  public:
   InMessage() = default;
+  // Throws kj::Exception when the segment table is malformed. `words`: 8-byte aligned, a multiple of 8; may
+  // be empty, which reads as a root with every member at its default.
   InMessage(Buffer words, Buffer payload);
   InMessage(InMessage&&) noexcept = default;
   InMessage& operator=(InMessage&&) noexcept = default;
   template <class S>
-  typename S::Reader body() const { return reader_->getRoot<S>(); }
+  typename S::Reader body() const {
+    return reader_->getRoot<S>();
+  }
   const Buffer& payload() const { return payload_; }
   Buffer take_payload() { return std::move(payload_); }
 

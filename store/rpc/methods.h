@@ -11,58 +11,58 @@
 
 namespace cairn::rpc {
 
-#define CAIRN_METHODS(X)                                            \
-  /* client -> meta */                                              \
-  X(OpenSession, 1, OpenSessionRequest, OpenSessionReply)           \
-  X(KeepAlive, 2, KeepAliveRequest, KeepAliveReply)                 \
-  X(CloseSession, 3, CloseSessionRequest, Empty)                    \
-  X(Reassert, 4, ReassertRequest, Empty)                            \
-  X(ReturnLeases, 5, ReturnLeasesRequest, Empty)                    \
-  X(GetRouting, 6, RoutingRequest, Routing)                         \
-  X(Lookup, 10, LookupRequest, LookupReply)                         \
-  X(GetAttr, 11, GetAttrRequest, AttrReply)                         \
-  X(SetAttr, 12, SetAttrRequest, SetAttrReply)                      \
-  X(Make, 13, MakeRequest, MakeReply)                               \
-  X(Open, 14, OpenRequest, OpenReply)                               \
-  X(Report, 15, ReportRequest, ReportReply)                         \
-  X(ExtendBound, 16, ExtendBoundRequest, ExtendBoundReply)          \
-  X(Remove, 17, RemoveRequest, DirsReply)                           \
-  X(Rename, 18, RenameRequest, DirsReply)                           \
-  X(Link, 19, LinkRequest, AttrReply)                               \
-  X(ReadLink, 20, InodeRequest, ReadLinkReply)                      \
-  X(ReadDir, 21, ReadDirRequest, ReadDirReply)                      \
-  X(GetXattr, 22, GetXattrRequest, GetXattrReply)                   \
-  X(SetXattr, 23, SetXattrRequest, Empty)                           \
-  X(ListXattr, 24, InodeRequest, ListXattrReply)                    \
-  X(RemoveXattr, 25, RemoveXattrRequest, Empty)                     \
-  X(StatFs, 26, Empty, StatFsReply)                                 \
-  X(SyncMeta, 27, SyncMetaRequest, Empty)                           \
-  X(CreateObject, 40, CreateObjectRequest, CreateObjectReply)       \
-  X(Seal, 41, SealRequest, SealReply)                               \
-  X(AbortObject, 42, AbortObjectRequest, Empty)                     \
-  X(GetObjects, 43, GetObjectsRequest, GetObjectsReply)             \
-  X(ListObjects, 44, ListObjectsRequest, ListObjectsReply)          \
-  X(DeleteObject, 45, DeleteObjectRequest, Empty)                   \
-  /* anyone -> meta */                                              \
-  X(Status, 60, StatusRequest, StatusReply)                         \
-  X(Admin, 61, AdminRequest, Empty)                                 \
-  /* chunkserver -> meta */                                         \
-  X(Join, 70, JoinRequest, JoinReply)                               \
-  X(Register, 71, RegisterRequest, RegisterReply)                   \
-  X(Heartbeat, 72, HeartbeatRequest, HeartbeatReply)                \
-  /* reverse calls: meta -> client, meta -> chunkserver */          \
-  X(Recall, 80, RecallRequest, Empty)                               \
-  X(Poke, 81, PokeRequest, Empty)                                   \
-  /* client -> chunkserver */                                       \
-  X(Write, 100, WriteRequest, WriteReply)                           \
-  X(Read, 101, ReadRequest, ReadReply)                              \
-  X(Sync, 102, SyncRequest, SyncReply)                              \
-  X(ChunkserverStatus, 103, Empty, ChunkserverStatusReply)          \
-  /* chunkserver -> chunkserver */                                  \
-  X(Forward, 120, WriteRequest, WriteReply)                         \
-  X(ListChunks, 121, ListChunksRequest, ListChunksReply)            \
-  X(Fetch, 122, FetchRequest, FetchReply)                           \
-  X(Reversion, 123, ReversionRequest, WriteReply)                   \
+#define CAIRN_METHODS(X)                                      \
+  /* client -> meta */                                        \
+  X(OpenSession, 1, OpenSessionRequest, OpenSessionReply)     \
+  X(KeepAlive, 2, KeepAliveRequest, KeepAliveReply)           \
+  X(CloseSession, 3, CloseSessionRequest, Empty)              \
+  X(Reassert, 4, ReassertRequest, Empty)                      \
+  X(ReturnLeases, 5, ReturnLeasesRequest, Empty)              \
+  X(GetRouting, 6, RoutingRequest, Routing)                   \
+  X(Lookup, 10, LookupRequest, LookupReply)                   \
+  X(GetAttr, 11, GetAttrRequest, AttrReply)                   \
+  X(SetAttr, 12, SetAttrRequest, SetAttrReply)                \
+  X(Make, 13, MakeRequest, MakeReply)                         \
+  X(Open, 14, OpenRequest, OpenReply)                         \
+  X(Report, 15, ReportRequest, ReportReply)                   \
+  X(ExtendBound, 16, ExtendBoundRequest, ExtendBoundReply)    \
+  X(Remove, 17, RemoveRequest, DirsReply)                     \
+  X(Rename, 18, RenameRequest, DirsReply)                     \
+  X(Link, 19, LinkRequest, AttrReply)                         \
+  X(ReadLink, 20, InodeRequest, ReadLinkReply)                \
+  X(ReadDir, 21, ReadDirRequest, ReadDirReply)                \
+  X(GetXattr, 22, GetXattrRequest, GetXattrReply)             \
+  X(SetXattr, 23, SetXattrRequest, Empty)                     \
+  X(ListXattr, 24, InodeRequest, ListXattrReply)              \
+  X(RemoveXattr, 25, RemoveXattrRequest, Empty)               \
+  X(StatFs, 26, Empty, StatFsReply)                           \
+  X(SyncMeta, 27, SyncMetaRequest, Empty)                     \
+  X(CreateObject, 40, CreateObjectRequest, CreateObjectReply) \
+  X(Seal, 41, SealRequest, SealReply)                         \
+  X(AbortObject, 42, AbortObjectRequest, Empty)               \
+  X(GetObjects, 43, GetObjectsRequest, GetObjectsReply)       \
+  X(ListObjects, 44, ListObjectsRequest, ListObjectsReply)    \
+  X(DeleteObject, 45, DeleteObjectRequest, Empty)             \
+  /* anyone -> meta */                                        \
+  X(Status, 60, StatusRequest, StatusReply)                   \
+  X(Admin, 61, AdminRequest, Empty)                           \
+  /* chunkserver -> meta */                                   \
+  X(Join, 70, JoinRequest, JoinReply)                         \
+  X(Register, 71, RegisterRequest, RegisterReply)             \
+  X(Heartbeat, 72, HeartbeatRequest, HeartbeatReply)          \
+  /* reverse calls: meta -> client, meta -> chunkserver */    \
+  X(Recall, 80, RecallRequest, Empty)                         \
+  X(Poke, 81, PokeRequest, Empty)                             \
+  /* client -> chunkserver */                                 \
+  X(Write, 100, WriteRequest, WriteReply)                     \
+  X(Read, 101, ReadRequest, ReadReply)                        \
+  X(Sync, 102, SyncRequest, SyncReply)                        \
+  X(ChunkserverStatus, 103, Empty, ChunkserverStatusReply)    \
+  /* chunkserver -> chunkserver */                            \
+  X(Forward, 120, WriteRequest, WriteReply)                   \
+  X(ListChunks, 121, ListChunksRequest, ListChunksReply)      \
+  X(Fetch, 122, FetchRequest, FetchReply)                     \
+  X(Reversion, 123, ReversionRequest, WriteReply)             \
   X(RolledForward, 124, RolledForwardRequest, Empty)
 
 #define CAIRN_METHOD_TYPE(name, number, request, reply) \
@@ -80,7 +80,8 @@ CAIRN_METHODS(CAIRN_METHOD_TYPE)
 inline std::string_view method_name(std::uint16_t number) {
   switch (number) {
 #define CAIRN_METHOD_NAME(name, number, request, reply) \
-  case number: return #name;
+  case number:                                          \
+    return #name;
     CAIRN_METHODS(CAIRN_METHOD_NAME)
 #undef CAIRN_METHOD_NAME
   }

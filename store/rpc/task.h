@@ -1,10 +1,13 @@
-// Task<T>: a coroutine on Boost.Asio, the only event loop in Cairn. Runtime: the loop, its threads, clock and waiting.
+// Task<T>: a coroutine on Boost.Asio, the only event loop in Cairn. Runtime: the loop, its threads, clock and
+// waiting.
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/strand.hpp>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -32,9 +35,14 @@ class Runtime {
   Strand make_strand() { return asio::make_strand(executor()); }
   Clock& clock() { return clock_; }
   void stop();
+  bool stopped() const { return io_.stopped(); }
+  // How long to let the loop's own timer run before looking at clock() again, `left` before something is due.
+  // Short when the clock is not the system's (a test moves it by hand).
+  Duration timer_slice(Duration left) const;
 
  private:
   Clock& clock_;
+  const Duration slice_max_;
   asio::io_context io_;
   asio::executor_work_guard<asio::io_context::executor_type> work_;
   std::vector<std::thread> threads_;
@@ -42,16 +50,19 @@ class Runtime {
 
 // Ends at `at` of the runtime's clock, or when the awaiting coroutine is cancelled (kCancelled).
 Task<Result<>> sleep_until(Runtime& runtime, TimePoint at);
-inline Task<Result<>> sleep_for(Runtime& runtime, Duration d) { return sleep_until(runtime, runtime.clock().now() + d); }
+inline Task<Result<>> sleep_for(Runtime& runtime, Duration d) {
+  return sleep_until(runtime, runtime.clock().now() + d);
+}
 
-// A bounded pool of threads for work that blocks (RocksDB, chunk files). run() resumes the caller on its own executor.
-// More than `queue_max` waiting: kOverloaded. Destroying it finishes what is queued.
+// A bounded pool of threads for work that blocks (RocksDB, chunk files). run() resumes the caller on its own
+// executor. More than `queue_max` waiting: kOverloaded. Destroying it finishes what is queued.
 class BlockingPool {
  public:
   BlockingPool(unsigned threads, std::size_t queue_max, std::string name);
   ~BlockingPool();
   BlockingPool(const BlockingPool&) = delete;
   // `work` is called once on a pool thread. Result<T>'s error kOverloaded: it was not called.
+  // A std::exception out of `work` becomes kInternal.
   template <class T>
   Task<Result<T>> run(std::function<Result<T>()> work);
   // For callers that are not coroutines. False: queue full, not called.
@@ -59,11 +70,15 @@ class BlockingPool {
 
  private:
   struct State;
+  bool submit(std::move_only_function<void()>& work);  // takes `work` only when true
   std::unique_ptr<State> state_;
 };
 
-// Owns background tasks: every spawned task has an owner that waits for it. spawn() after close() is refused (false).
-// An exception out of a task is a CHECK failure: tasks return Result and handle it.
+// Owns background tasks: every spawned task has an owner that waits for it. spawn() after close() is refused
+// (false). An exception out of a task is a CHECK failure: tasks return Result and handle it. A cancelled task
+// is not unwound by an exception: what it awaits (sleep_until, Event::wait, call()) ends with kCancelled, at
+// once from then on. `on` should be a strand; any other executor gets one made on top, so that cancelling is
+// safe.
 class TaskGroup {
  public:
   explicit TaskGroup(Runtime& runtime);
@@ -72,7 +87,7 @@ class TaskGroup {
   bool spawn(asio::any_io_executor on, Task<> task);
   // Cancels (terminal cancellation) all tasks and ends when each has ended.
   Task<> close();
-  void close_blocking();  // from a thread outside the runtime
+  void close_blocking();  // from a thread outside the runtime; returns early if the runtime was stopped
 
  private:
   struct State;
@@ -83,8 +98,8 @@ class TaskGroup {
 template <class T>
 T block_on(Runtime& runtime, Task<T> task);
 
-// A one-shot or repeated wake-up between tasks of different strands: set() wakes every waiter; wait() after set()
-// returns at once until reset(). Thread-safe.
+// A one-shot or repeated wake-up between tasks of different strands: set() wakes every waiter; wait() after
+// set() returns at once until reset(). Thread-safe.
 class Event {
  public:
   explicit Event(Runtime& runtime);

@@ -21,12 +21,18 @@ struct Hello {
   role @3 :Role;
   id @4 :UInt64;           # server id or session id; 0: none yet
   program @5 :Text;        # "cairn-chunkserver 0.1.0 host pid", for logs
+  requestsMax @6 :UInt32;  # requests without reply, and bytes of their payloads, that the sender of this message
+  payloadMax @7 :UInt64;   # takes at once on this connection; the other side holds further ones back. 0: its own limits
   enum Role { client @0; meta @1; chunkserver @2; }
 }
 struct HelloReply {
   protocol @0 :UInt16;     # the version both will speak
   cluster @1 :UInt64;
   program @2 :Text;
+  role @3 :Hello.Role;     # as in Hello
+  id @4 :UInt64;
+  requestsMax @5 :UInt32;
+  payloadMax @6 :UInt64;
 }
 
 # Body of a reply with a status other than ok.
