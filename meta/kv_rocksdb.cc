@@ -1,0 +1,114 @@
+#include <rocksdb/cache.h>
+#include <rocksdb/db.h>
+#include <rocksdb/filter_policy.h>
+#include <rocksdb/options.h>
+#include <rocksdb/table.h>
+#include <rocksdb/write_batch.h>
+
+#include "meta/kv_store.h"
+
+namespace cairn::meta {
+
+namespace {
+
+Result<> checked(const rocksdb::Status& status, std::string_view what) {
+  if (status.ok()) return {};
+  const Code code = status.IsCorruption() ? Code::kCorrupt : status.IsNoSpace() ? Code::kNoSpace : Code::kIo;
+  return fail(code, std::string(what) + ": " + status.ToString());
+}
+rocksdb::Slice slice(std::string_view text) {
+  return {text.data(), text.size()};
+}
+
+class RocksKvStore final : public KvStore {
+ public:
+  explicit RocksKvStore(std::unique_ptr<rocksdb::DB> db, std::string directory)
+      : db_(std::move(db)), directory_(std::move(directory)) {}
+  ~RocksKvStore() override {
+    // The WAL holds everything: nothing to flush. A failed close leaves nothing to do but say so at the next
+    // open.
+    db_->Close().PermitUncheckedError();
+  }
+
+  Result<std::optional<std::string>> get(std::string_view key) const override {
+    rocksdb::PinnableSlice value;
+    const rocksdb::Status status = db_->Get({}, db_->DefaultColumnFamily(), slice(key), &value);
+    if (status.IsNotFound()) return std::nullopt;
+    TRYV(checked(status, "metadata store " + directory_));
+    return value.ToString();
+  }
+
+  Result<> scan(std::string_view prefix, std::string_view from,
+                const std::function<bool(std::string_view, std::string_view)>& visit) const override {
+    rocksdb::ReadOptions options;
+    const std::string end = after_prefix(prefix);
+    const rocksdb::Slice end_slice = slice(end);
+    if (!end.empty()) options.iterate_upper_bound = &end_slice;
+    std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options));
+    for (it->Seek(slice(from > prefix ? from : prefix)); it->Valid(); it->Next()) {
+      if (!visit(it->key().ToStringView(), it->value().ToStringView())) break;
+    }
+    return checked(it->status(), "metadata store " + directory_);
+  }
+
+  Result<> write(const KvBatch& batch) override {
+    rocksdb::WriteBatch out;
+    for (const KvWrite& write : batch) {
+      TRYV(
+          checked(write.value ? out.Put(slice(write.key), slice(*write.value)) : out.Delete(slice(write.key)),
+                  "metadata batch"));
+    }
+    return checked(db_->Write({}, &out), "metadata journal in " + directory_);
+  }
+
+  // SyncWAL runs beside writers (they only wait when a log file is being replaced).
+  Result<> sync() override {
+    return checked(db_->SyncWAL(), "sync of the metadata journal in " + directory_);
+  }
+
+ private:
+  // The first key after all that begin with `prefix`; empty: there is none.
+  static std::string after_prefix(std::string_view prefix) {
+    std::string end(prefix);
+    while (!end.empty() && static_cast<unsigned char>(end.back()) == 0xff) end.pop_back();
+    if (!end.empty()) end.back() = static_cast<char>(static_cast<unsigned char>(end.back()) + 1);
+    return end;
+  }
+
+  std::unique_ptr<rocksdb::DB> db_;
+  std::string directory_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<KvStore>> open_rocks_kv(const std::string& directory, const RocksKvConfig& config) {
+  rocksdb::Options options;
+  options.create_if_missing = true;
+  options.write_buffer_size = config.write_buffer_bytes;
+  options.max_write_buffer_number = 2;
+  options.max_background_jobs = 2;
+  options.max_open_files = 256;
+  options.allow_concurrent_memtable_write = false;  // one writer
+  options.enable_pipelined_write = false;
+  options.compression = rocksdb::kLZ4Compression;
+  options.keep_log_file_num = 3;
+  options.max_log_file_size = 4 << 20;
+  options.stats_dump_period_sec = 0;
+  options.paranoid_checks = true;
+  // A power cut may leave unsynced entries damaged or missing at the end: replay up to the first gap.
+  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+  rocksdb::BlockBasedTableOptions table;
+  table.block_cache = rocksdb::NewLRUCache(config.block_cache_bytes);
+  table.cache_index_and_filter_blocks = true;
+  table.pin_l0_filter_and_index_blocks_in_cache = true;
+  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  table.format_version = 5;
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+
+  rocksdb::DB* raw = nullptr;
+  TRYV(checked(rocksdb::DB::Open(options, directory, &raw), "metadata store " + directory));
+  std::unique_ptr<rocksdb::DB> db(raw);
+  return std::make_unique<RocksKvStore>(std::move(db), directory);
+}
+
+}  // namespace cairn::meta

@@ -1,0 +1,153 @@
+#include "meta/kv_store.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <map>
+
+#include "meta/txn_overlay.h"
+#include "store/base/rng.h"
+
+namespace cairn::meta {
+namespace {
+
+class TempDir {
+ public:
+  TempDir() : path_(std::filesystem::temp_directory_path() / ("cairn-kv-" + std::to_string(getpid()))) {
+    std::filesystem::remove_all(path_);
+  }
+  ~TempDir() { std::filesystem::remove_all(path_); }
+  std::string path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// One suite for every implementation; the parameter says which.
+class KvStoreTest : public ::testing::TestWithParam<bool> {
+ protected:
+  KvStoreTest() { open(); }
+  void open() {
+    kv_.reset();
+    if (GetParam()) {
+      kv_ = open_rocks_kv(dir_.path()).value();
+    } else {
+      kv_ = std::make_unique<MapKvStore>();
+    }
+  }
+  std::vector<std::string> keys(std::string_view prefix, std::string_view from = {},
+                                std::size_t limit = 100) {
+    std::vector<std::string> out;
+    EXPECT_TRUE(kv_->scan(prefix, from, [&](std::string_view key, std::string_view) {
+      out.emplace_back(key);
+      return out.size() < limit;
+    }));
+    return out;
+  }
+  TempDir dir_;
+  std::unique_ptr<KvStore> kv_;
+};
+INSTANTIATE_TEST_SUITE_P(Both, KvStoreTest, ::testing::Bool(),
+                         [](const auto& info) { return info.param ? "rocksdb" : "map"; });
+
+TEST_P(KvStoreTest, GetPutDelete) {
+  EXPECT_EQ(kv_->get("a").value(), std::nullopt);
+  ASSERT_TRUE(kv_->write({{"a", "1"}, {"b", ""}, {"c", "3"}, {"c", std::nullopt}}));
+  EXPECT_EQ(kv_->get("a").value(), "1");
+  EXPECT_EQ(kv_->get("b").value(), "");
+  EXPECT_EQ(kv_->get("c").value(), std::nullopt);
+  ASSERT_TRUE(kv_->sync());
+}
+
+TEST_P(KvStoreTest, ScanStaysInsidePrefix) {
+  const std::string high("\xff\xff", 2);
+  ASSERT_TRUE(
+      kv_->write({{"a", ""}, {"b", ""}, {"b1", ""}, {"b2", ""}, {"c", ""}, {high, ""}, {high + "x", ""}}));
+  using V = std::vector<std::string>;
+  EXPECT_EQ(keys("b"), (V{"b", "b1", "b2"}));
+  EXPECT_EQ(keys("b", "b1"), (V{"b1", "b2"}));
+  EXPECT_EQ(keys("b", "b11"), (V{"b2"}));
+  EXPECT_EQ(keys("b", {}, 2), (V{"b", "b1"}));
+  EXPECT_EQ(keys(high), (V{high, high + "x"}));
+  EXPECT_EQ(keys("d"), V{});
+}
+
+TEST_P(KvStoreTest, OverlayAgreesWithPlainMap) {
+  struct NoIds final : IdSource {
+    std::uint64_t next() override { return 1; }
+    Era era() const override { return Era(1); }
+  } ids;
+  SeededRng rng(11);
+  std::map<std::string, std::string> model;
+  for (int round = 0; round < 60; ++round) {
+    StagedWrites batch;
+    for (int operation = 0; operation < 4; ++operation) {
+      OverlayTxn txn(*kv_, batch, ids, 0);
+      auto after = model;
+      for (int i = 0; i < 8; ++i) {
+        const std::string key =
+            std::string(1, static_cast<char>('a' + rng.below(3))) + std::to_string(rng.below(8));
+        if (rng.one_in(3)) {
+          txn.erase(key);
+          after.erase(key);
+        } else {
+          const std::string value = std::to_string(rng.next());
+          txn.put(key, value);
+          after[key] = value;
+        }
+        const std::string prefix = rng.one_in(4) ? "" : std::string(1, static_cast<char>('a' + rng.below(3)));
+        const std::string from = prefix.empty() || rng.one_in(2) ? "" : prefix + std::to_string(rng.below(8));
+        std::map<std::string, std::string> seen;
+        std::string last;
+        ASSERT_TRUE(txn.scan(prefix, from, [&](std::string_view k, std::string_view v) {
+          EXPECT_GT(k, last);
+          last = k;
+          seen.emplace(k, v);
+          return true;
+        }));
+        std::map<std::string, std::string> want;
+        for (auto& [k, v] : after) {
+          if (k.starts_with(prefix) && k >= from) want.emplace(k, v);
+        }
+        ASSERT_EQ(seen, want) << "round " << round;
+        auto got = txn.get(key).value();
+        ASSERT_EQ(got.has_value(), after.contains(key));
+      }
+      if (rng.one_in(4)) continue;  // the operation failed: its writes are dropped
+      for (auto& [k, v] : txn.writes()) batch.insert_or_assign(k, v);
+      model = after;
+    }
+    KvBatch writes;
+    for (auto& [k, v] : batch) writes.push_back({k, v});
+    ASSERT_TRUE(kv_->write(writes));
+  }
+}
+
+TEST(RocksKvStoreTest, KeepsWhatWasWrittenAndRefusesASecondUser) {
+  TempDir dir;
+  auto kv = open_rocks_kv(dir.path()).value();
+  ASSERT_TRUE(kv->write({{"k", "v"}}));
+  EXPECT_FALSE(open_rocks_kv(dir.path()).has_value());
+  kv.reset();
+  kv = open_rocks_kv(dir.path()).value();
+  EXPECT_EQ(kv->get("k").value(), "v");
+}
+
+TEST(MapKvStoreTest, PowerCutLosesWhatWasNotSynced) {
+  MapKvStore kv;
+  ASSERT_TRUE(kv.write({{"a", "1"}}));
+  ASSERT_TRUE(kv.sync());
+  ASSERT_TRUE(kv.write({{"b", "2"}}));
+  ASSERT_TRUE(kv.write({{"c", "3"}}));
+  EXPECT_EQ(kv.after_power_cut().size(), 1u);
+  EXPECT_EQ(kv.after_power_cut(1).size(), 2u);
+  EXPECT_EQ(kv.after_kill().size(), 3u);
+  kv.fail_after(1);
+  EXPECT_TRUE(kv.write({{"d", "4"}}));
+  EXPECT_FALSE(kv.write({{"e", "5"}}));
+  EXPECT_FALSE(kv.sync());
+}
+
+}  // namespace
+}  // namespace cairn::meta
