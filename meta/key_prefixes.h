@@ -16,14 +16,20 @@ enum class KeyPrefix : unsigned char {
   kSymlink = 0x14,       // inode BE64 -> target
   kOrphan = 0x15,        // inode BE64 -> unlinked, waits for the last open
   kDataRef = 0x16,       // data BE64 -> references (only when more than one record refers)
+  kDirectory = 0x17,     // inode BE64 -> DirectoryRecord: parent, bytes and inodes of the subtree, next cookie
+  kLinkParent = 0x18,    // inode BE64, parent BE64 -> names in that directory (only of inodes that had several names)
 
   kObject = 0x20,        // namespace, 0, id, 0, version BE64 (escaped) -> ObjectRecord
   kPendingData = 0x21,   // data BE64 -> session, object key: unsealed
+  kDeletedObject = 0x22, // time BE64, object key -> its record says deleted; forgotten later
+  kSessionData = 0x23,   // session BE64, data BE64 -> unsealed, by session
 
   kSession = 0x30,       // session BE64 -> SessionRecord
   kReply = 0x31,         // session BE64, sequence BE64 -> stored reply
   kExclusive = 0x32,     // inode BE64 -> session, generation
   kOpen = 0x33,          // session BE64, inode BE64 -> count of opens
+  kOpenBy = 0x34,        // inode BE64, session BE64 -> the same, by inode
+  kExclusiveBy = 0x35,   // session BE64, inode BE64 -> kExclusive, by session
 
   kServer = 0x40,        // server BE64 -> ServerRecord
   kTarget = 0x41,        // target BE64 -> TargetRecord
