@@ -1,0 +1,135 @@
+// Formatting, opening and closing a target. Recovery is in engine_recover.cc.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "store/base/log.h"
+#include "store/base/rng.h"
+#include "store/disk/engine.h"
+#include "store/disk/superblock.h"
+
+namespace cairn::disk {
+namespace {
+
+constexpr std::uint64_t kExtentFileBytes = 1 << 30;
+constexpr std::uint64_t kExtentFilesMax = 256;  // open files; beyond, the files grow instead
+constexpr std::uint32_t kInlineMax =
+    kSumsInRecord * kBlockSize;  // an inline chunk's checksums are in its record
+
+std::uint64_t extent_file_bytes_for(std::uint64_t disk_bytes) {
+  std::uint64_t bytes = kExtentFileBytes;
+  while (bytes * kExtentFilesMax < disk_bytes) bytes *= 2;
+  return bytes;
+}
+
+}  // namespace
+
+Result<Superblock> ChunkEngine::format(Disk& disk, const std::string& dir, ClusterId cluster, ServerId server,
+                                       Era era, std::uint64_t extent_file_bytes) {
+  TRYV(disk.make_dir(dir));
+  TRY(auto names, foreign_names(disk, dir));
+  if (!names.empty())
+    return fail(Code::kExists, fmt::format("{} is not empty (it holds '{}'): choose an empty directory", dir,
+                                           names.front()));
+  Superblock superblock;
+  superblock.cluster = cluster;
+  superblock.server = server;
+  do superblock.target = TargetId(SystemRng().next());
+  while (!superblock.target.valid());
+  superblock.era = era;
+  superblock.clean = true;
+  superblock.extent_file_bytes = extent_file_bytes;
+  if (extent_file_bytes == 0) {
+    TRY(Space space, disk.space(dir));
+    superblock.extent_file_bytes = extent_file_bytes_for(space.total_bytes);
+  }
+  if (superblock.extent_file_bytes % kUnitBytes != 0)
+    return fail(Code::kInvalidArgument, fmt::format("extent files of {} bytes", extent_file_bytes));
+  TRY(superblock.machine_boot_id, disk.machine_boot_id());
+  TRYV(write_superblock(disk, dir, superblock));
+  return superblock;
+}
+
+Result<Superblock> ChunkEngine::identify(Disk& disk, const std::string& dir) {
+  return read_superblock(disk, dir);
+}
+
+Result<std::unique_ptr<ChunkEngine>> ChunkEngine::open(Disk& disk, const std::string& dir, ClusterId cluster,
+                                                       const EngineOptions& options) {
+  return Engine::open_target(disk, dir, cluster, options);
+}
+
+Engine::Engine(Disk& disk, std::string dir, const EngineOptions& options)
+    : disk_(disk), dir_(std::move(dir)), options_([&] {
+        EngineOptions limited = options;
+        limited.inline_bytes_max = std::min(limited.inline_bytes_max, kInlineMax);
+        return limited;
+      }()) {}
+
+Result<std::unique_ptr<ChunkEngine>> Engine::open_target(Disk& disk, const std::string& dir,
+                                                         ClusterId cluster, const EngineOptions& options) {
+  std::unique_ptr<Engine> engine(new Engine(disk, dir, options));
+  auto started = engine->start(cluster);
+  if (!started) return fail(started.error());
+  return std::unique_ptr<ChunkEngine>(std::move(engine));
+}
+
+Result<> Engine::start(ClusterId cluster) {
+  TRY(superblock_, read_superblock(disk_, dir_));
+  if (superblock_.cluster != cluster)
+    return fail(Code::kWrongCluster, fmt::format("{} belongs to cluster {}, not {}: it is not touched", dir_,
+                                                 to_string(superblock_.cluster), to_string(cluster)));
+  TRY(lock_, disk_.lock(dir_ + "/lock"));
+  TRY(superblock_, read_superblock(disk_, dir_));  // again, now that nobody else changes it
+  TRY(std::string boot_id, disk_.machine_boot_id());
+  bool clean = superblock_.clean;
+  bool same_boot = superblock_.machine_boot_id == boot_id;
+  Superblock opened = superblock_;
+  ++opened.boot_count;
+  opened.clean = false;
+  opened.machine_boot_id = boot_id;
+  TRYV(write_superblock(disk_, dir_, opened));
+  superblock_ = opened;
+
+  TRY(extents_, ExtentStore::open(disk_, dir_ + "/extents", superblock_.extent_file_bytes));
+  TRY(index_, Index::open(disk_, dir_ + "/index", options_.cache_bytes));
+  TRYV(disk_.sync_dir(dir_));
+  TRYV(recover());
+  if (!clean) extents_->punch_free_space();
+  TRY(space_,
+      SpaceGauge::open(disk_, dir_, options_.capacity_bytes, options_.reserve_bytes, *extents_, *index_));
+  log_info("target_open", "target={} dir={} boot_count={} last_close={} chunks={} used_bytes={}",
+           to_string(superblock_.target), log_quote(dir_), superblock_.boot_count,
+           clean       ? "clean"
+           : same_boot ? "killed"
+                       : "machine_stopped",
+           chunks_.load(), extents_->used_bytes());
+  if (options_.background_interval.count() > 0) background_thread_ = std::thread([this] { background(); });
+  return {};
+}
+
+Engine::~Engine() {
+  if (background_thread_.joinable()) {
+    {
+      std::lock_guard lock(background_mutex_);
+      stopping_ = true;
+    }
+    background_wake_.notify_one();
+    background_thread_.join();
+  }
+  if (gate_ == nullptr || failed_) return;  // never opened, or beyond trust: the next open checks everything
+  auto closed = [&]() -> Result<> {
+    TRYV(sync());
+    after_sync();
+    TRYV(checkpoint());
+    TRYV(sync());
+    index_.reset();
+    superblock_.clean = true;
+    return write_superblock(disk_, dir_, superblock_);
+  }();
+  if (!closed)
+    log_warn("target_close_failed", "target={} error={}", to_string(superblock_.target),
+             log_quote(closed.error().to_string()));
+}
+
+}  // namespace cairn::disk

@@ -1,0 +1,52 @@
+// The target's RocksDB: opened for small memory, errors as Result. Keys: index_keys.h.
+// One column family, so that after a power cut exactly a prefix of the batches is there; a batch is atomic.
+// Thread-safe.
+#pragma once
+
+#include <rocksdb/db.h>
+#include <rocksdb/write_batch.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "store/disk/disk.h"
+
+namespace cairn::disk {
+
+inline rocksdb::Slice slice(std::string_view text) {
+  return {text.data(), text.size()};
+}
+inline std::string_view view(const rocksdb::Slice& slice) {
+  return {slice.data(), slice.size()};
+}
+
+class Index {
+ public:
+  static Result<std::unique_ptr<Index>> open(Disk& disk, const std::string& dir, std::uint64_t cache_bytes);
+  ~Index();
+
+  // False if there is no such key. kCorrupt: RocksDB found damage; kIo.
+  Result<bool> get(std::string_view key, rocksdb::PinnableSlice& value);
+  enum class Sync { kNo, kYes };
+  // All or nothing. kYes: this batch and all before it survive a power cut. kNoSpace: nothing happened.
+  Result<> write(rocksdb::WriteBatch& batch, Sync sync);
+  // A consistent view of [begin, end). `end` must outlive the iterator.
+  std::unique_ptr<rocksdb::Iterator> iterate(const rocksdb::Slice* end, bool fill_cache);
+  static Result<> check(const rocksdb::Iterator& iterator);
+
+  // Bytes of its files (SSTs, and what the log holds of memtables).
+  std::uint64_t bytes();
+  // Rewrites a key range so that removed rows give their space back. Slow.
+  Result<> compact(std::string_view begin, std::string_view end);
+
+ private:
+  Index() = default;
+  std::unique_ptr<rocksdb::Env> env_;
+  std::unique_ptr<rocksdb::DB> db_;
+  std::atomic<bool> out_of_space_{false};
+};
+
+}  // namespace cairn::disk
