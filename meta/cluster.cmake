@@ -1,0 +1,17 @@
+set(cluster_sources
+  cluster_config.cc
+  cluster_core.cc
+  cluster_fences.cc
+  cluster_impl.cc
+  cluster_purges.cc
+  cluster_reconfigure.cc
+  cluster_records.cc
+  cluster_registry.cc
+  cluster_service.cc
+  cluster_state.cc
+  cluster_status.cc
+  heartbeat_links.cc
+  placement.cc
+  repair_planner.cc
+  routing_table.cc)
+set(cluster_tests)
