@@ -56,7 +56,9 @@ class Client {
   // Metadata server's JSON for operators (`what`: "status", "servers", "groups", "sessions").
   virtual Result<std::string> status(std::string_view what) = 0;
   enum class AdminCommand { kDrain, kUndrain, kForget };
-  virtual Result<> admin(AdminCommand command, ServerId server) = 0;
+  // kForget gives a dead server up; refused if it holds the last copy of something, unless the loss is accepted.
+  enum class Loss { kRefuse, kAccept };
+  virtual Result<> admin(AdminCommand command, ServerId server, Loss loss = Loss::kRefuse) = 0;
   // Flushes and closes the session; later calls fail with kCancelled. Idempotent.
   virtual Result<> close() = 0;
 };
