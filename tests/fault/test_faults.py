@@ -166,7 +166,7 @@ class Corruption(unittest.TestCase):
                 drop_caches()
                 self.assertEqual((c.mnt / "f").read_bytes(), data)
             wait_for("the repair is counted",
-                     lambda: sum(s.get("corrupt_repaired", 0) for s in c.status()["servers"]) >= 1)
+                     lambda: c.status()["corrupt"]["repaired"] >= 1)
             self.assertGreater(self.flip(c.data / "chunkserver-1", needle), 0, "the bad copy was written again")
 
     def test_no_good_copy_left_gives_eio_and_names_the_range(self):

@@ -24,23 +24,33 @@ std::uint64_t number(const Json& json, const char* key) { return json.value(key,
 
 void print_servers(const Json& servers) {
   fmt::print("{:<18}{:<24}{:<10}{:>12}{:>12}\n", "server", "address", "state", "used", "of");
-  for (const Json& server : servers)
+  for (const Json& server : servers) {
     fmt::print("{:<18}{:<24}{:<10}{:>12}{:>12}\n", server.value("id", "?"), server.value("address", "?"),
                server.value("state", "?"), human_bytes(number(server, "used_bytes")),
                human_bytes(number(server, "total_bytes")));
+    for (const Json& target : server.value("targets", Json::array()))
+      fmt::print("  disk {:<35}{:<10}{:>12}{:>12}  {} chunks, {} groups\n", target.value("id", "?"),
+                 target.value("state", "?"), human_bytes(number(target, "used_bytes")),
+                 human_bytes(number(target, "total_bytes")), number(target, "chunks"), number(target, "groups"));
+    if (number(server, "corrupt_found") > 0)
+      fmt::print("  {} bad blocks found, {} repaired\n", number(server, "corrupt_found"),
+                 number(server, "corrupt_repaired"));
+  }
 }
 
 void print_status(const Json& status) {
   const Json& groups = status.at("groups");
   const Json& repair = status.at("repair");
   fmt::print("cluster {}  health {}\n", status.value("cluster_id", "?"), status.value("health", "?"));
-  fmt::print("groups  {} in all, {} whole, {} degraded, {} lost\n", number(groups, "total"), number(groups, "whole"),
-             number(groups, "degraded"), number(groups, "lost"));
+  fmt::print("groups  {} in all, {} whole, {} degraded, {} of them at risk, {} lost\n", number(groups, "total"),
+             number(groups, "whole"), number(groups, "degraded"), number(groups, "at_risk"), number(groups, "lost"));
   if (number(repair, "chunks_left") > 0)
     fmt::print("repair  {} chunks ({}) to copy, {}/s, about {} left\n", number(repair, "chunks_left"),
                human_bytes(number(repair, "bytes_left")), human_bytes(number(repair, "bytes_per_second")),
                human_seconds(number(repair, "eta_seconds")));
-  fmt::print("stored  {} files, {} objects\n\n", number(status, "files"), number(status, "objects"));
+  fmt::print("stored  {} files, {} objects\n", number(status, "files"), number(status, "objects"));
+  for (const Json& note : status.value("notes", Json::array())) fmt::print("note    {}\n", note.get<std::string>());
+  fmt::print("\n");
   print_servers(status.at("servers"));
 }
 
@@ -96,7 +106,7 @@ Result<> servers(const Context& context) {
   if (context.json)
     fmt::print("{}\n", json.dump());
   else
-    print_servers(json);
+    print_servers(json.at("servers"));
   return {};
 }
 
@@ -108,7 +118,7 @@ Result<> groups(const Context& context) {
     return {};
   }
   fmt::print("{:<10}{:<18}{:<10}{}\n", "group", "epoch", "state", "members, head first (* in sync)");
-  for (const Json& group : json) {
+  for (const Json& group : json.at("groups")) {
     std::string members;
     for (const Json& member : group.value("members", Json::array()))
       members += fmt::format("{}{} ", member.value("server", "?"), member.value("in_sync", false) ? "*" : "");
@@ -123,6 +133,7 @@ Result<> groups(const Context& context) {
 void add_admin_commands(CLI::App& app, Context& context) {
   struct Options {
     std::string wait, server;
+    bool accept_loss = false;
   };
   auto options = std::make_shared<Options>();
   CLI::App* admin = app.add_subcommand("admin", "See and steer the cluster");
@@ -149,17 +160,17 @@ void add_admin_commands(CLI::App& app, Context& context) {
   constexpr std::array kVerbs = {
       Verb{"drain", "Move everything off a server, keeping all copies meanwhile", Client::AdminCommand::kDrain},
       Verb{"undrain", "Take a drain back", Client::AdminCommand::kUndrain},
-      Verb{"forget", "Give up a dead server: its last copies, if any, are lost", Client::AdminCommand::kForget}};
+      Verb{"forget", "Give up a dead server for good", Client::AdminCommand::kForget}};
   for (const Verb& verb : kVerbs) {
     CLI::App* command = admin->add_subcommand(verb.name, verb.help);
     command->add_option("SERVER", options->server, "server id as 'admin servers' shows it")->required();
     if (verb.command == Client::AdminCommand::kForget)
-      command->add_flag("--yes", "required: this cannot be taken back")->required();
+      command->add_flag("--accept-loss", options->accept_loss, "even if it holds the last copy of something");
     command->callback([&context, options, code = verb.command] {
       context.run = [&context, options, code]() -> Result<> {
         TRY(std::uint64_t server, parse_hex64(options->server));
         TRY(auto client, context.connect());
-        return client->admin(code, ServerId(server));
+        return client->admin(code, ServerId(server), options->accept_loss ? Client::Loss::kAccept : Client::Loss::kRefuse);
       };
     });
   }

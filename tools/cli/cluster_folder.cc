@@ -38,9 +38,10 @@ std::string meta_config(const fs::path& folder, const UpOptions& options, std::u
   out.text("data_dir", (folder / "data").string(), "where the metadata lies");
   out.flag("init", true, "format data_dir if it is empty");
   out.text("log_file", (folder / "log").string(), "'-' is standard error");
-  out.number("replicas", options.replicas, "copies of every chunk");
+  out.number("cluster.replicas", options.replicas, "copies of every chunk");
+  out.number("cluster.expected_servers", options.chunkservers, "lay the groups out when so many registered");
   // Everything runs on one machine here: a server that is gone for a second has crashed, it is not being rebooted.
-  out.number("repair_grace_ms", 1000, "wait so long for a lost server before its chunks are copied again");
+  out.number("cluster.repair_grace_ms", 1000, "wait so long for a lost server before its chunks are copied again");
   return out.take();
 }
 

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "fuse/mount.h"
+#include "fuse/mount_table.h"
 #include "tools/cli/cluster_folder.h"
 #include "tools/cli/context.h"
 #include "tools/cli/process.h"
@@ -14,6 +15,11 @@
 namespace cairn::cli {
 namespace {
 namespace fs = std::filesystem;
+
+bool is_mounted(const std::string& mountpoint) {
+  auto found = fuse::find_mount(mountpoint);
+  return found && found->has_value() && (*found)->type == fuse::kFsType;
+}
 
 // True once the metadata server answers and every chunkserver of the folder is up and placed.
 Result<bool> serves(const ClientOptions& options, std::size_t chunkservers, std::string& waiting_for) {
@@ -78,7 +84,7 @@ Result<> up(const Context& context, const UpOptions& options) {
   std::string mountpoint = options.mount;
   if (!mountpoint.empty()) {
     mountpoint = fs::absolute(mountpoint).lexically_normal().string();
-    if (fuse::is_mounted(mountpoint)) {
+    if (is_mounted(mountpoint)) {
       if (!context.json) fmt::print("{} is mounted already\n", mountpoint);
     } else {
       TRYV(folder.set_mountpoint(mountpoint));
@@ -111,7 +117,7 @@ Result<> down(const Context& context, const fs::path& data, bool force) {
   ClusterFolder folder(data);
   if (!folder.exists()) return fail(Code::kNotFound, fmt::format("there is no cluster in '{}'", folder.path().string()));
   std::string mountpoint = folder.mountpoint();
-  if (!mountpoint.empty() && fuse::is_mounted(mountpoint))
+  if (!mountpoint.empty() && is_mounted(mountpoint))
     TRYV(fuse::unmount(mountpoint, force ? fuse::Unmount::kLazy : fuse::Unmount::kWait));
   // Chunkservers first, so that their clean stop is seen by the metadata server.
   std::vector<Part> parts = folder.parts();
