@@ -28,7 +28,7 @@ enum class KeyPrefix : unsigned char {
   kReply = 0x31,         // session BE64, sequence BE64 -> stored reply
   kExclusive = 0x32,     // inode BE64 -> session, generation
   kOpen = 0x33,          // session BE64, inode BE64 -> count of opens
-  kOpenBy = 0x34,        // inode BE64, session BE64 -> the same, by inode
+  kOpenBy = 0x34,        // inode BE64 -> count of opens in all sessions
   kExclusiveBy = 0x35,   // session BE64, inode BE64 -> kExclusive, by session
 
   kServer = 0x40,        // server BE64 -> ServerRecord

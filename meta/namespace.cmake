@@ -1,8 +1,25 @@
 # Sources of the namespace side of meta/.
 set(namespace_sources
+  inode_store.cc
   journal.cc
   kv_map.cc
   kv_rocksdb.cc
+  lease_rows.cc
+  ops/extend_bound.cc
+  ops/getattr.cc
+  ops/link.cc
+  ops/lookup.cc
+  ops/make.cc
+  ops/open.cc
+  ops/readdir.cc
+  ops/remove.cc
+  ops/rename.cc
+  ops/report.cc
+  ops/setattr.cc
+  ops/statfs.cc
+  ops/xattr.cc
+  ranges.cc
+  records.cc
   single_writer.cc
   txn_overlay.cc)
 set(namespace_tests

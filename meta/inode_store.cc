@@ -1,0 +1,248 @@
+#include "meta/inode_store.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "meta/keys.h"
+#include "meta/lease_rows.h"
+#include "store/base/log.h"
+
+namespace cairn::meta {
+
+namespace {
+constexpr int kDepthMax = 100'000;  // a longer way up is a cycle: corrupt
+std::string name_of(InodeId id) {
+  return "inode " + to_string(id);
+}
+}  // namespace
+
+Result<> check_name(std::string_view name) {
+  if (name.size() > kNameMax) return fail(Code::kNameTooLong, "a name may have at most 255 bytes");
+  if (name.empty() || name == "." || name == ".." || name.find('/') != name.npos ||
+      name.find('\0') != name.npos) {
+    return fail(Code::kInvalidArgument, "not a name for a directory entry: " + log_quote(name));
+  }
+  return {};
+}
+
+Result<std::optional<InodeRecord>> find_inode(Txn& txn, InodeId id) {
+  TRY(auto bytes, txn.get(keys::inode(id)));
+  if (!bytes) return std::nullopt;
+  auto inode = InodeRecord::decode(*bytes);
+  if (!inode) return fail(inode.error().with(name_of(id)));
+  return std::move(*inode);
+}
+
+Result<InodeRecord> load_inode(Txn& txn, InodeId id) {
+  TRY(auto inode, find_inode(txn, id));
+  if (!inode) return fail(Code::kNotFound, "no " + name_of(id));
+  return std::move(*inode);
+}
+
+Result<InodeRecord> load_directory_inode(Txn& txn, InodeId id) {
+  TRY(auto inode, load_inode(txn, id));
+  if (!inode.is_directory()) return fail(Code::kNotDirectory, name_of(id) + " is not a directory");
+  if (inode.nlink == 0) return fail(Code::kNotFound, "directory " + name_of(id) + " was removed");
+  return inode;
+}
+
+void store_inode(Txn& txn, InodeId id, const InodeRecord& inode) {
+  txn.put(keys::inode(id), inode.encode());
+}
+
+void touch(const Txn& txn, InodeRecord& inode) {
+  inode.ctime = txn.wall_ns();
+  ++inode.change;
+}
+
+void touch_entries(const Txn& txn, InodeRecord& directory) {
+  directory.mtime = txn.wall_ns();
+  touch(txn, directory);
+}
+
+Result<DirectoryRecord> load_directory(Txn& txn, InodeId id) {
+  TRY(auto bytes, txn.get(keys::directory(id)));
+  if (!bytes) return fail(Code::kCorrupt, "directory " + name_of(id) + " has no directory record");
+  auto record = DirectoryRecord::decode(*bytes);
+  if (!record) return fail(record.error().with(name_of(id)));
+  return *record;
+}
+
+void store_directory(Txn& txn, InodeId id, const DirectoryRecord& record) {
+  txn.put(keys::directory(id), record.encode());
+}
+
+Result<> add_usage(Txn& txn, InodeId directory, std::int64_t bytes, std::int64_t inodes) {
+  if (bytes == 0 && inodes == 0) return {};
+  InodeId at = directory;
+  for (int depth = 0; at.valid(); ++depth) {
+    if (depth == kDepthMax)
+      return fail(Code::kCorrupt, "directories above " + name_of(directory) + " form a cycle");
+    TRY(auto record, load_directory(txn, at));
+    record.bytes += bytes;
+    record.inodes += inodes;
+    store_directory(txn, at, record);
+    at = record.parent;
+  }
+  return {};
+}
+
+Result<std::optional<DentryRecord>> find_dentry(Txn& txn, InodeId parent, std::string_view name) {
+  TRY(auto bytes, txn.get(keys::dentry(parent, name)));
+  if (!bytes) return std::nullopt;
+  auto dentry = DentryRecord::decode(*bytes);
+  if (!dentry) return fail(dentry.error().with(name_of(parent)));
+  return *dentry;
+}
+
+void replace_dentry(Txn& txn, InodeId parent, std::string_view name, DentryRecord dentry) {
+  txn.put(keys::dentry(parent, name), dentry.encode());
+  txn.put(keys::cookie(parent, dentry.cookie),
+          CookieRecord{dentry.inode, dentry.type, std::string(name)}.encode());
+}
+
+Result<> add_dentry(Txn& txn, InodeId parent, std::string_view name, InodeId inode, std::uint32_t type) {
+  TRY(auto directory, load_directory(txn, parent));
+  replace_dentry(txn, parent, name, {inode, type & S_IFMT, directory.next_cookie++});
+  store_directory(txn, parent, directory);
+  return {};
+}
+
+void erase_dentry(Txn& txn, InodeId parent, std::string_view name, const DentryRecord& dentry) {
+  txn.erase(keys::dentry(parent, name));
+  txn.erase(keys::cookie(parent, dentry.cookie));
+}
+
+Result<bool> directory_is_empty(Txn& txn, InodeId directory) {
+  bool empty = true;
+  TRYV(txn.scan(keys::dentries(directory), {}, [&](std::string_view, std::string_view) {
+    empty = false;
+    return false;
+  }));
+  return empty;
+}
+
+Result<Counters> load_counters(Txn& txn) {
+  TRY(auto bytes, txn.get(keys::system("counters")));
+  if (!bytes) return Counters{};
+  return Counters::decode(*bytes);
+}
+
+Result<> add_counters(Txn& txn, std::int64_t inodes, std::int64_t directories, std::int64_t objects) {
+  TRY(auto counters, load_counters(txn));
+  counters.inodes += static_cast<std::uint64_t>(inodes);
+  counters.directories += static_cast<std::uint64_t>(directories);
+  counters.objects += static_cast<std::uint64_t>(objects);
+  txn.put(keys::system("counters"), counters.encode());
+  return {};
+}
+
+namespace {
+
+Result<std::optional<std::uint64_t>> names_in(Txn& txn, InodeId id, InodeId parent) {
+  TRY(auto bytes, txn.get(keys::link_parent(id, parent)));
+  if (!bytes) return std::nullopt;
+  TRY(auto record, CountRecord::decode(*bytes));
+  return record.count;
+}
+void set_names_in(Txn& txn, InodeId id, InodeId parent, std::uint64_t count) {
+  if (count == 0) {
+    txn.erase(keys::link_parent(id, parent));
+  } else {
+    txn.put(keys::link_parent(id, parent), CountRecord{count}.encode());
+  }
+}
+Result<> rehome(Txn& txn, InodeRecord& inode, InodeId to) {
+  if (inode.parent == to) return {};
+  const auto bytes = static_cast<std::int64_t>(inode.bytes);
+  TRYV(add_usage(txn, inode.parent, -bytes, -1));
+  TRYV(add_usage(txn, to, bytes, 1));
+  inode.parent = to;
+  return {};
+}
+
+}  // namespace
+
+Result<> name_added(Txn& txn, InodeId id, InodeRecord& inode, InodeId parent) {
+  if (!(inode.flags & InodeRecord::kHadLinks)) {
+    set_names_in(txn, id, inode.parent, 1);  // its first name had no row yet
+    inode.flags |= InodeRecord::kHadLinks;
+  }
+  TRY(auto count, names_in(txn, id, parent));
+  set_names_in(txn, id, parent, count.value_or(0) + 1);
+  return {};
+}
+
+Result<> name_removed(Txn& txn, InodeId id, InodeRecord& inode, InodeId parent) {
+  TRY(auto count, names_in(txn, id, parent));
+  if (!count || *count == 0)
+    return fail(Code::kCorrupt, name_of(id) + " has no record of its name in a directory");
+  set_names_in(txn, id, parent, *count - 1);
+  if (*count > 1 || inode.parent != parent) return {};
+  InodeId other;
+  TRYV(txn.scan(keys::link_parents(id), {}, [&](std::string_view key, std::string_view) {
+    other = InodeId(keys::part(key, 1));
+    return false;
+  }));
+  if (!other.valid())
+    return fail(Code::kCorrupt, name_of(id) + " has links but no record of their directories");
+  return rehome(txn, inode, other);
+}
+
+Result<> name_moved(Txn& txn, InodeId id, InodeRecord& inode, InodeId from, InodeId to) {
+  if (from == to) return {};
+  if (!(inode.flags & InodeRecord::kHadLinks)) return rehome(txn, inode, to);
+  TRY(auto there, names_in(txn, id, to));
+  set_names_in(txn, id, to, there.value_or(0) + 1);
+  return name_removed(txn, id, inode, from);
+}
+
+LayerRecord fresh_layer(Txn& txn, const PoolInfo& pool) {
+  LayerRecord layer;
+  layer.data = DataId(txn.next_id());
+  layer.pool = pool.id;
+  layer.chunk_size = pool.chunk_size;
+  return layer;
+}
+
+std::uint64_t chunks_to_purge(const InodeRecord& inode) {
+  return std::max({inode.bound, inode.chunks_of(inode.size), inode.chunks_of(inode.trim.to)});
+}
+
+void purge_data(Txn& txn, Cluster& cluster, const InodeRecord& inode) {
+  const std::uint64_t chunks = chunks_to_purge(inode);
+  if (chunks == 0) return;
+  for (const LayerRecord& layer : inode.layers) {
+    if (layer.frozen) continue;  // another record may refer to it
+    cluster.queue_purge(txn, layer.data, layer.pool,
+                        static_cast<std::uint32_t>(std::min<std::uint64_t>(chunks, UINT32_MAX)));
+  }
+}
+
+Result<> set_bytes(Txn& txn, InodeRecord& inode, std::uint64_t bytes) {
+  const auto delta = static_cast<std::int64_t>(bytes - inode.bytes);
+  inode.bytes = bytes;
+  return add_usage(txn, inode.parent, delta, 0);
+}
+
+Result<> delete_inode(Txn& txn, Cluster& cluster, InodeId id, const InodeRecord& inode) {
+  purge_data(txn, cluster, inode);
+  std::vector<std::string> rows{keys::inode(id), keys::orphan(id)};
+  if (inode.is_symlink()) rows.push_back(keys::symlink(id));
+  if (inode.is_directory()) rows.push_back(keys::directory(id));
+  const auto collect = [&](std::string_view key, std::string_view) {
+    rows.emplace_back(key);
+    return true;
+  };
+  if (inode.flags & InodeRecord::kHasXattrs) {
+    TRYV(txn.scan(keys::xattrs(id), {}, collect));
+  }
+  if (inode.flags & InodeRecord::kHadLinks) {
+    TRYV(txn.scan(keys::link_parents(id), {}, collect));
+  }
+  for (const std::string& row : rows) txn.erase(row);
+  TRYV(drop_exclusive(txn, id));
+  return add_counters(txn, -1, inode.is_directory() ? -1 : 0, 0);
+}
+
+}  // namespace cairn::meta

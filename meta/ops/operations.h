@@ -1,0 +1,193 @@
+// The namespace operations, one .cc a group of arguments below. Each is one transaction: on an error nothing
+// is written (the executor drops the writes). POSIX semantics; permissions are the kernel's business
+// (default_permissions), inheritance of set-group-id directories is ours.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "meta/ops/env.h"
+
+namespace cairn::meta::ops {
+
+// --- lookup.cc ---
+struct LookupArgs {
+  InodeId parent;
+  std::string name;
+};
+struct LookupResult {
+  std::optional<InodeView> inode;
+};  // empty: no such name. ".." of a directory is its parent
+Result<LookupResult> lookup(Env& env, const LookupArgs& args);
+
+// --- getattr.cc ---
+Result<InodeView> getattr(Env& env, InodeId inode);
+
+// --- setattr.cc ---
+struct SetAttrArgs {
+  enum : std::uint32_t {
+    kMode = 1,
+    kUid = 2,
+    kGid = 4,
+    kSize = 8,
+    kAtime = 16,
+    kMtime = 32,
+    kAtimeNow = 64,
+    kMtimeNow = 128,
+    kCtime = 256
+  };
+  InodeId inode;
+  std::uint32_t valid = 0;
+  std::uint32_t mode = 0, uid = 0, gid = 0;
+  std::uint64_t size = 0;
+  std::int64_t atime = 0, mtime = 0, ctime = 0;
+  LeaseGeneration generation;  // if given with a size: must be held. kLeaseLost otherwise
+};
+// A size of 0 gives the file a fresh data id. Shrinking to more sets `trim`; growing adds holes. kLeaseLost
+// also: growth past a trim that the exclusive holder has not reported done.
+Result<InodeView> setattr(Env& env, const SetAttrArgs& args);
+// Shared with open: the file becomes empty.
+Result<> truncate_to_zero(Env& env, InodeView& inode);
+
+// --- make.cc ---
+struct MakeArgs {
+  InodeId parent;
+  std::string name;
+  std::uint32_t mode = 0, uid = 0, gid = 0;
+  std::uint64_t rdev = 0;
+  std::string target;      // symlink
+  bool exclusive = false;  // an existing name is kExists; otherwise a regular file is returned as it is
+  bool open = false;       // regular file: counted as open, granted exclusively
+};
+struct MakeResult {
+  InodeView inode;
+  InodeRecord parent;
+  bool created = false;
+  std::optional<LeaseGeneration> exclusive;
+};
+Result<MakeResult> make(Env& env, const MakeArgs& args);
+
+// --- open.cc ---
+struct OpenArgs {
+  InodeId inode;
+  bool write = false;
+  bool truncate = false;
+};
+struct OpenResult {
+  InodeView inode;
+  std::optional<LeaseGeneration> exclusive;
+};
+Result<OpenResult> open(Env& env, const OpenArgs& args);
+// Grants exclusively and raises the bound to what a new holder may write at once.
+Result<LeaseGeneration> grant_exclusive(Env& env, InodeView& inode);
+
+// --- report.cc ---
+enum class Keep : std::uint8_t { kNone = 0, kShared = 1, kExclusive = 2 };
+struct ReportItem {
+  InodeId inode;
+  LeaseGeneration generation;
+  bool has_size = false;
+  std::uint64_t size = 0;
+  Ranges written;
+  std::uint64_t bytes = 0;
+  bool trim_done = false;
+  std::int64_t atime = 0, mtime = 0;  // 0: unchanged
+  std::uint64_t closed = 0;
+  Keep keep = Keep::kExclusive;
+};
+// One code an item; an item with a code other than kOk changed nothing. `durable`: the data was synced
+// before.
+Result<std::vector<Code>> report(Env& env, const std::vector<ReportItem>& items, bool durable);
+// `count` opens of the session ended; an unlinked inode goes with the last of all.
+Result<> close_opens(Env& env, InodeId inode, std::uint64_t count);
+
+// --- extend_bound.cc ---
+struct ExtendBoundArgs {
+  InodeId inode;
+  LeaseGeneration generation;
+  std::uint64_t bound = 0;
+};
+Result<std::uint64_t> extend_bound(Env& env, const ExtendBoundArgs& args);  // kLeaseLost, kNoSpace, kRange
+
+// --- remove.cc ---
+struct RemoveArgs {
+  InodeId parent;
+  std::string name;
+  bool directory = false;
+};
+struct DirsResult {
+  InodeRecord parent;
+  InodeRecord new_parent;
+};
+Result<DirsResult> remove(Env& env, const RemoveArgs& args);
+// Takes the name (whose dentry the caller removes or replaces) from the inode; deletes it or makes it an
+// orphan after its last.
+Result<> drop_name(Env& env, InodeId parent, InodeView& inode);
+
+// --- rename.cc ---
+struct RenameArgs {
+  enum : std::uint32_t { kNoReplace = 1, kExchange = 2 };
+  InodeId parent;
+  std::string name;
+  InodeId new_parent;
+  std::string new_name;
+  std::uint32_t flags = 0;
+};
+Result<DirsResult> rename(Env& env, const RenameArgs& args);
+
+// --- link.cc ---
+struct LinkArgs {
+  InodeId inode;
+  InodeId parent;
+  std::string name;
+};
+struct LinkResult {
+  InodeView inode;
+  InodeRecord parent;
+};
+Result<LinkResult> link(Env& env, const LinkArgs& args);
+Result<std::string> readlink(Env& env, InodeId inode);  // kInvalidArgument: not a symlink
+
+// --- readdir.cc ---
+struct ReadDirArgs {
+  InodeId inode;
+  std::uint64_t cookie = 0;
+  std::uint32_t limit = 0;
+  bool plus = false;
+};
+struct ReadDirEntry {
+  std::string name;
+  InodeId inode;
+  std::uint32_t type = 0;
+  std::uint64_t cookie = 0;
+  std::optional<InodeRecord> record;  // plus, unless another session holds it exclusively
+};
+struct ReadDirResult {
+  std::vector<ReadDirEntry> entries;
+  bool end = false;
+  InodeId parent;
+};
+Result<ReadDirResult> readdir(Env& env, const ReadDirArgs& args);
+
+// --- xattr.cc ---
+constexpr std::size_t kXattrValueMax = 64 * 1024;
+constexpr std::size_t kXattrTotalMax = 128 * 1024;  // names and values of one inode
+struct SetXattrArgs {
+  enum : std::uint32_t { kCreate = 1, kReplace = 2 };
+  InodeId inode;
+  std::string name;
+  std::string value;
+  std::uint32_t flags = 0;
+};
+Result<std::string> getxattr(Env& env, InodeId inode, const std::string& name);  // kNoAttribute
+Result<> setxattr(Env& env, const SetXattrArgs& args);  // kExists, kNoAttribute, kRange, kNoSpace
+Result<std::vector<std::string>> listxattr(Env& env, InodeId inode);
+Result<> removexattr(Env& env, InodeId inode, const std::string& name);
+
+// --- statfs.cc ---
+struct StatFs {
+  std::uint64_t total = 0, available = 0, files = 0;
+};
+Result<StatFs> statfs(Env& env);
+
+}  // namespace cairn::meta::ops

@@ -1,0 +1,129 @@
+#include "meta/ops/operations.h"
+#include "store/base/log.h"
+
+namespace cairn::meta::ops {
+
+namespace {
+
+// kCrossesTree if `directory` is `inode` or below it.
+Result<> check_not_below(Txn& txn, InodeId directory, InodeId inode) {
+  for (InodeId at = directory; at.valid();) {
+    if (at == inode) {
+      return fail(Code::kCrossesTree, "directory " + to_string(inode) + " can't move into itself or below");
+    }
+    TRY(auto record, load_directory(txn, at));
+    at = record.parent;
+  }
+  return {};
+}
+
+// A name of `inode` moved from one directory to another: where it is accounted for, and ".." of a directory.
+Result<> reparent(Env& env, InodeView& inode, InodeId from, InodeId to) {
+  touch(env.txn, inode.record);
+  if (from != to) {
+    if (inode.record.is_directory()) {
+      TRY(auto directory, load_directory(env.txn, inode.id));
+      TRYV(add_usage(env.txn, from, -directory.bytes, -directory.inodes - 1));
+      TRYV(add_usage(env.txn, to, directory.bytes, directory.inodes + 1));
+      directory.parent = to;
+      store_directory(env.txn, inode.id, directory);
+      inode.record.parent = to;
+    } else {
+      TRYV(name_moved(env.txn, inode.id, inode.record, from, to));
+    }
+  }
+  store_inode(env.txn, inode.id, inode.record);
+  return {};
+}
+
+Result<> check_replace(Env& env, const RenameArgs& args, const InodeView& source, const InodeView& target) {
+  if (source.record.is_directory() && !target.record.is_directory()) {
+    return fail(Code::kNotDirectory, log_quote(args.new_name) + " is not a directory");
+  }
+  if (!source.record.is_directory() && target.record.is_directory()) {
+    return fail(Code::kIsDirectory, log_quote(args.new_name) + " is a directory");
+  }
+  if (target.record.is_directory()) {
+    TRY(const bool empty, directory_is_empty(env.txn, target.id));
+    if (!empty) return fail(Code::kNotEmpty, "directory " + log_quote(args.new_name) + " is not empty");
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<DirsResult> rename(Env& env, const RenameArgs& args) {
+  Txn& txn = env.txn;
+  TRYV(check_name(args.name));
+  TRYV(check_name(args.new_name));
+  const bool exchange = (args.flags & RenameArgs::kExchange) != 0;
+  const bool no_replace = (args.flags & RenameArgs::kNoReplace) != 0;
+  if ((args.flags & ~3u) != 0 || (exchange && no_replace)) {
+    return fail(Code::kInvalidArgument, "rename does not know the flags " + std::to_string(args.flags));
+  }
+  const bool same_parent = args.parent == args.new_parent;
+  TRY(auto parent, load_directory_inode(txn, args.parent));
+  TRY(auto new_parent, load_directory_inode(txn, args.new_parent));
+  TRY(auto from, find_dentry(txn, args.parent, args.name));
+  if (!from)
+    return fail(Code::kNotFound, "no " + log_quote(args.name) + " in directory " + to_string(args.parent));
+  TRY(auto to, find_dentry(txn, args.new_parent, args.new_name));
+  if (exchange && !to) {
+    return fail(Code::kNotFound,
+                "no " + log_quote(args.new_name) + " in directory " + to_string(args.new_parent));
+  }
+  if (to && no_replace) return fail(Code::kExists, log_quote(args.new_name) + " exists");
+  if (to && to->inode == from->inode)
+    return DirsResult{parent, new_parent};  // names of one file: POSIX changes nothing
+  env.gate.changes(args.parent);
+  env.gate.changes(args.new_parent);
+  env.gate.changes(from->inode);
+  if (to) env.gate.changes(to->inode);
+  TRYV(env.gate.settle());
+
+  TRY(auto source_record, load_inode(txn, from->inode));
+  InodeView source{from->inode, std::move(source_record)};
+  if (source.record.is_directory()) TRYV(check_not_below(txn, args.new_parent, source.id));
+  std::optional<InodeView> target;
+  if (to) {
+    TRY(auto record, load_inode(txn, to->inode));
+    target = InodeView{to->inode, std::move(record)};
+    if (exchange && target->record.is_directory()) TRYV(check_not_below(txn, args.parent, target->id));
+    if (!exchange) TRYV(check_replace(env, args, source, *target));
+  }
+
+  // Links that ".." of moved directories give to their parents.
+  InodeRecord& last = same_parent ? parent : new_parent;
+  if (source.record.is_directory()) {
+    --parent.nlink;
+    ++last.nlink;
+  }
+  if (target && target->record.is_directory()) {
+    --last.nlink;
+    if (exchange) ++parent.nlink;
+  }
+  touch_entries(txn, parent);
+  store_inode(txn, args.parent, parent);
+  if (!same_parent) {
+    touch_entries(txn, new_parent);
+    store_inode(txn, args.new_parent, new_parent);
+  }
+
+  if (exchange) {
+    replace_dentry(txn, args.parent, args.name, {to->inode, to->type, from->cookie});
+    replace_dentry(txn, args.new_parent, args.new_name, {from->inode, from->type, to->cookie});
+    TRYV(reparent(env, source, args.parent, args.new_parent));
+    TRYV(reparent(env, *target, args.new_parent, args.parent));
+  } else {
+    erase_dentry(txn, args.parent, args.name, *from);
+    if (target) {
+      erase_dentry(txn, args.new_parent, args.new_name, *to);
+      TRYV(drop_name(env, args.new_parent, *target));
+    }
+    TRYV(add_dentry(txn, args.new_parent, args.new_name, source.id, from->type));
+    TRYV(reparent(env, source, args.parent, args.new_parent));
+  }
+  return DirsResult{parent, last};
+}
+
+}  // namespace cairn::meta::ops

@@ -1,0 +1,84 @@
+#include <algorithm>
+
+#include "meta/keys.h"
+#include "meta/ops/operations.h"
+
+namespace cairn::meta::ops {
+
+namespace {
+
+// What a report may say of a file under the bound that its holder has.
+Code check_extent(const InodeRecord& inode, const ReportItem& item) {
+  if (!inode.is_regular() || !well_formed(item.written)) return Code::kInvalidArgument;
+  if (!item.written.empty() && item.written.back().to > inode.bound) return Code::kRange;
+  if (item.size > inode.size && inode.chunks_of(item.size) > inode.bound) return Code::kRange;
+  const bool trim_pending = !inode.trim.empty() && !item.trim_done;
+  if (trim_pending && item.size > inode.trim.from) return Code::kInvalidArgument;
+  return Code::kOk;
+}
+
+// Size and holes after the report. The size never shrinks here: reports may pass each other on the way, and
+// shrinking is setattr's work. kRange: too many holes.
+Code apply_extent(InodeRecord& inode, const ReportItem& item, bool durable) {
+  Ranges holes = inode.holes;
+  const std::uint64_t size = std::max(inode.size, item.size);
+  add_range(holes, {inode.chunks_of(inode.size), inode.chunks_of(size)});
+  for (const Range& written : item.written) subtract_range(holes, written);
+  if (holes.size() > kHolesMax) return Code::kRange;
+  inode.holes = std::move(holes);
+  inode.size = size;
+  if (item.trim_done) inode.trim = {};
+  if (durable) inode.synced_size = std::max(inode.synced_size, std::min(item.size, size));
+  return Code::kOk;
+}
+
+Result<Code> report_one(Env& env, const ReportItem& item, bool durable) {
+  TRY(auto found, find_inode(env.txn, item.inode));
+  if (!found) return Code::kNotFound;
+  InodeRecord& inode = *found;
+  TRY(auto held, find_exclusive(env.txn, item.inode));
+  const bool holds = held && held->session == env.session &&
+                     (!item.generation.valid() || held->generation == item.generation);
+  const bool needs_lease = item.has_size || item.mtime != 0;
+  // The opens ended whatever became of the lease.
+  const bool refused = needs_lease && !holds;
+  if (!refused && (needs_lease || item.atime != 0)) {
+    if (item.has_size) {
+      if (const Code code = check_extent(inode, item); code != Code::kOk) return code;
+      if (const Code code = apply_extent(inode, item, durable); code != Code::kOk) return code;
+      TRYV(set_bytes(env.txn, inode, item.bytes));
+    }
+    if (item.atime != 0) inode.atime = item.atime;
+    if (item.mtime != 0) inode.mtime = item.mtime;
+    if (needs_lease) touch(env.txn, inode);
+    store_inode(env.txn, item.inode, inode);
+  }
+  if (holds && item.keep != Keep::kExclusive) TRYV(drop_exclusive(env.txn, item.inode));
+  if (item.closed > 0) TRYV(close_opens(env, item.inode, item.closed));
+  return refused ? Code::kLeaseLost : Code::kOk;
+}
+
+}  // namespace
+
+Result<std::vector<Code>> report(Env& env, const std::vector<ReportItem>& items, bool durable) {
+  std::vector<Code> codes;
+  codes.reserve(items.size());
+  for (const ReportItem& item : items) {
+    TRY(const Code code, report_one(env, item, durable));
+    codes.push_back(code);
+  }
+  return codes;
+}
+
+Result<> close_opens(Env& env, InodeId inode, std::uint64_t count) {
+  TRYV(remove_opens(env.txn, env.session, inode, count));
+  TRY(auto orphan, env.txn.get(keys::orphan(inode)));
+  if (!orphan) return {};
+  TRY(const bool open, is_open(env.txn, inode));
+  if (open) return {};
+  TRY(auto record, load_inode(env.txn, inode));
+  env.gate.deleted(inode);
+  return delete_inode(env.txn, env.cluster, inode, record);
+}
+
+}  // namespace cairn::meta::ops

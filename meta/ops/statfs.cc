@@ -1,0 +1,11 @@
+#include "meta/ops/operations.h"
+
+namespace cairn::meta::ops {
+
+Result<StatFs> statfs(Env& env) {
+  const SpaceInfo space = env.cluster.space();
+  TRY(auto counters, load_counters(env.txn));
+  return StatFs{space.total_bytes, space.available_bytes, counters.inodes};
+}
+
+}  // namespace cairn::meta::ops

@@ -1,0 +1,182 @@
+// What the namespace side stores, little-endian, each beginning with a version byte. decode() of any bytes
+// gives a record or kCorrupt, never more. Limits are checked where records are made (a record stays well
+// below a journal entry).
+//
+//   inode      1 | mode u32 | flags u8 | nlink u32 | uid u32 | gid u32 | rdev u64 | size u64 | bytes u64 |
+//   atime, mtime, ctime,
+//              btime i64 | change u64 | parent u64 | synced_size u64 | bound u64 | trim from, to u64 | layers
+//              u8, each (data u64 | pool u16 | chunk_size u32 | frozen u8 | ranges) | holes ranges;  ranges:
+//              count u32, (from, to u64)
+//   directory  1 | parent u64 | bytes i64 | inodes i64 | next_cookie u64
+//   dentry     1 | inode u64 | type u32 | cookie u64;  by cookie: 1 | inode u64 | type u32 | name
+//   session    1 | state u8 | fence u64 | opened i64 | name
+//   exclusive  1 | session u64 | generation u64
+//   count      1 | u64   (opens; names in a directory)
+//   object     1 | state u8 | size u64 | digest u64, u64 | data u64 | pool u16 | chunk_size u32 | created i64
+//   | sealed i64
+//              | pending u32 | lineage
+//   pending    1 | session u64 | pool u16 | object key
+//   counters   1 | inodes u64 | directories u64 | objects u64
+//   reply      1 | bytes of the reply's message
+#pragma once
+
+#include <sys/stat.h>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "meta/ranges.h"
+#include "store/base/checksum.h"
+#include "store/base/ids.h"
+#include "store/base/result.h"
+
+namespace cairn::meta {
+
+constexpr std::size_t kHolesMax = 16384;  // 256 KiB of the largest inode record
+constexpr std::size_t kLayersMax = 16;
+
+struct LayerRecord {
+  DataId data;
+  PoolId pool;
+  std::uint32_t chunk_size = kDefaultChunkSize;
+  bool frozen = false;
+  Ranges chunks;  // empty in a single layer: all
+  bool operator==(const LayerRecord&) const = default;
+};
+
+struct InodeRecord {
+  // Whether rows of these kinds may exist, so that most deletions need not look for them.
+  static constexpr std::uint8_t kHasXattrs = 1;
+  static constexpr std::uint8_t kHadLinks = 2;
+
+  std::uint32_t mode = 0;
+  std::uint8_t flags = 0;
+  std::uint32_t nlink = 0;
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+  std::uint64_t rdev = 0;
+  std::uint64_t size = 0;
+  std::uint64_t bytes = 0;
+  std::int64_t atime = 0;
+  std::int64_t mtime = 0;
+  std::int64_t ctime = 0;
+  std::int64_t btime = 0;
+  std::uint64_t change = 0;
+  InodeId parent;  // directory that accounts for it (of a directory: its parent); none: unlinked
+  std::uint64_t synced_size = 0;    // a chunk below it, outside the holes, must exist
+  std::uint64_t bound = 0;          // first chunk that the exclusive holder may not write
+  Range trim;                       // bytes
+  std::vector<LayerRecord> layers;  // regular files: at least one, top first
+  Ranges holes;                     // chunks below the size never written
+
+  bool is_directory() const { return S_ISDIR(mode); }
+  bool is_regular() const { return S_ISREG(mode); }
+  bool is_symlink() const { return S_ISLNK(mode); }
+  std::uint32_t chunk_size() const { return layers.empty() ? kDefaultChunkSize : layers.front().chunk_size; }
+  std::uint64_t chunks_of(std::uint64_t length) const { return (length + chunk_size() - 1) / chunk_size(); }
+  std::string encode() const;
+  static Result<InodeRecord> decode(std::string_view bytes);
+  bool operator==(const InodeRecord&) const = default;
+};
+
+struct DirectoryRecord {
+  InodeId parent;
+  std::int64_t bytes = 0;   // allocated in the subtree
+  std::int64_t inodes = 0;  // below it, itself not counted
+  std::uint64_t next_cookie = 1;
+  std::string encode() const;
+  static Result<DirectoryRecord> decode(std::string_view bytes);
+  bool operator==(const DirectoryRecord&) const = default;
+};
+
+struct DentryRecord {
+  InodeId inode;
+  std::uint32_t type = 0;  // S_IFMT bits
+  std::uint64_t cookie = 0;
+  std::string encode() const;
+  static Result<DentryRecord> decode(std::string_view bytes);
+  bool operator==(const DentryRecord&) const = default;
+};
+
+struct CookieRecord {
+  InodeId inode;
+  std::uint32_t type = 0;
+  std::string name;
+  std::string encode() const;
+  static Result<CookieRecord> decode(std::string_view bytes);
+  bool operator==(const CookieRecord&) const = default;
+};
+
+struct SessionRecord {
+  enum class State : std::uint8_t {
+    kAlive = 0,
+    kEnded = 1
+  };  // ended: its leases, opens and objects are being taken back
+  State state = State::kAlive;
+  std::uint64_t fence = 0;  // sequence, once ended
+  std::int64_t opened = 0;
+  std::string name;
+  std::string encode() const;
+  static Result<SessionRecord> decode(std::string_view bytes);
+  bool operator==(const SessionRecord&) const = default;
+};
+
+struct ExclusiveRecord {
+  SessionId session;
+  LeaseGeneration generation;
+  std::string encode() const;
+  static Result<ExclusiveRecord> decode(std::string_view bytes);
+  bool operator==(const ExclusiveRecord&) const = default;
+};
+
+struct CountRecord {
+  std::uint64_t count = 0;
+  std::string encode() const;
+  static Result<CountRecord> decode(std::string_view bytes);
+  bool operator==(const CountRecord&) const = default;
+};
+
+enum class ObjectState : std::uint8_t {
+  kPending = 0,
+  kSealedMemory = 1,
+  kSealed = 2,
+  kDeleted = 3,
+  kLost = 4
+};
+
+struct ObjectRecord {
+  ObjectState state = ObjectState::kPending;
+  std::uint64_t size = 0;
+  Digest digest;
+  DataId data;
+  PoolId pool;
+  std::uint32_t chunk_size = kDefaultChunkSize;
+  std::int64_t created = 0;
+  std::int64_t sealed = 0;
+  std::uint32_t pending = 0;  // unsealed data ids made for this key
+  std::string lineage;
+  std::string encode() const;
+  static Result<ObjectRecord> decode(std::string_view bytes);
+  bool operator==(const ObjectRecord&) const = default;
+};
+
+struct PendingRecord {
+  SessionId session;
+  PoolId pool;
+  std::string object;  // key in the store
+  std::string encode() const;
+  static Result<PendingRecord> decode(std::string_view bytes);
+  bool operator==(const PendingRecord&) const = default;
+};
+
+struct Counters {
+  std::uint64_t inodes = 0;  // all types, orphans too
+  std::uint64_t directories = 0;
+  std::uint64_t objects = 0;  // sealed
+  std::string encode() const;
+  static Result<Counters> decode(std::string_view bytes);
+  bool operator==(const Counters&) const = default;
+};
+
+}  // namespace cairn::meta
