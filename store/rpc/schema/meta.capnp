@@ -29,6 +29,8 @@ struct CloseSessionRequest { session @0 :UInt64; }
 # A session that looked an inode up may cache its attributes (and a directory's entries) while it holds it shared;
 # exclusive: it alone may write, and owns size and times. Granted with replies; taken back by Recall.
 enum LeaseKind { none @0; shared @1; exclusive @2; }
+# Shared grants carry a generation too. A reply and a recall may pass each other on the way: a grant whose generation is not
+# above that of the last recall (or return) of the inode is void. No grant for what was asked: not to be cached.
 struct Grant { inode @0 :UInt64; kind @1 :LeaseKind; generation @2 :UInt64; }
 
 # Reverse call, metadata server -> client: give back down to `keep`. The reply is sent when cached data is dropped and
@@ -63,11 +65,13 @@ struct Layout {
 }
 
 struct LookupRequest { session @0 :UInt64; parent @1 :UInt64; name @2 :Data; }
-struct LookupReply { attr @0 :Attr; grants @1 :List(Grant); }  # notFound grants the parent too: a negative entry may be cached
+# No such name: status ok with attr.inode = 0, so that the grant on the parent can come along (a negative entry may be cached).
+struct LookupReply { attr @0 :Attr; grants @1 :List(Grant); }
 struct GetAttrRequest { session @0 :UInt64; inode @1 :UInt64; }
 # parentAttr (here and in MakeReply), DirsReply: the directory after the change, so that a client that holds it need not ask
 # for its attributes after each name it makes or removes. Absent: the client asks again.
-struct AttrReply { attr @0 :Attr; grants @1 :List(Grant); parentAttr @2 :Attr; }
+# layout: of regular files, in the answer to GetAttr.
+struct AttrReply { attr @0 :Attr; grants @1 :List(Grant); parentAttr @2 :Attr; layout @3 :Layout; }
 struct DirsReply { parent @0 :Attr; newParent @1 :Attr; }
 
 struct SetAttrRequest {
@@ -137,7 +141,7 @@ struct ReadDirRequest {
   inode @1 :UInt64;
   cookie @2 :UInt64;           # 0: start; else of the last entry got. Stable while the directory lives
   limit @3 :UInt32;
-  plus @4 :Bool;               # with attributes, and a shared grant on each
+  plus @4 :Bool;               # with attributes, and a shared grant on each; attr.inode = 0: held exclusively elsewhere, ask
 }
 struct ReadDirReply {
   entries @0 :List(Entry);     # without "." and ".."
