@@ -1,3 +1,4 @@
+# Sources of the cluster side of meta/.
 set(cluster_sources
   cluster_config.cc
   cluster_core.cc
@@ -14,4 +15,8 @@ set(cluster_sources
   placement.cc
   repair_planner.cc
   routing_table.cc)
-set(cluster_tests)
+set(cluster_tests
+  cluster_records_test.cc
+  cluster_simulation_test.cc
+  placement_test.cc
+  repair_planner_test.cc)

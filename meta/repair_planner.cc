@@ -297,6 +297,7 @@ class Planner {
     std::set<TargetId> busy;
     for (const auto& [target, copies] : copies_)
       if (copies.in >= options_.joiners_per_target) busy.insert(target);
+    for (const GroupMember& member : next.members) busy.insert(member.target);
     if (const auto chosen = maps_.at(draft.id.pool).choose(staying(draft), busy, rng_))
       add(draft, *chosen, false, "replacement");
   }
