@@ -122,10 +122,13 @@ class ChannelImpl final : public Channel, public std::enable_shared_from_this<Ch
 
   void start_attempt_locked() {
     attempt_ = std::make_shared<Attempt>(runtime_);
-    asio::co_spawn(runtime_.make_strand(),
-                   attempt(weak_from_this(), attempt_, next_attempt_, LiveCount::Token(setup_.live),
-                           &runtime_, &transport_, address_, setup_),
-                   asio::detached);
+    auto task = attempt(weak_from_this(), attempt_, next_attempt_, LiveCount::Token(setup_.live), &runtime_,
+                        &transport_, address_, setup_);
+    asio::any_io_executor strand = runtime_.make_strand();
+    // Posted: it must not run inside this call, under the lock.
+    asio::post(strand, [strand, task = std::move(task)]() mutable {
+      asio::co_spawn(strand, std::move(task), asio::detached);
+    });
   }
 
   // Does not keep the channel: when its user drops it, nobody waits for the attempt. The runtime and the

@@ -167,10 +167,12 @@ Task<> LiveConnection::run(std::shared_ptr<LiveConnection> self) {
 
 void LiveConnection::end(Error reason, std::optional<Error> pending) {
   decltype(calls_) calls;
+  std::uint64_t handed;
   {
     std::lock_guard lock(mutex_);
     if (ended_) return;
     ended_ = true;
+    handed = calls_handed_;
     end_error_ = reason;
     open_ = false;
     calls.swap(calls_);
@@ -187,7 +189,7 @@ void LiveConnection::end(Error reason, std::optional<Error> pending) {
     if (!call.waiter) continue;
     if (pending) {
       call.waiter->complete_later(fail(*pending));
-    } else if (call.sent == 0) {
+    } else if (call.sent == 0 || call.sent > handed) {
       call.waiter->complete_later(
           fail(Code::kUnavailable,
                fmt::format("{}: {} was not sent: {}", address_, method_name(call.method), reason.message())));
@@ -220,12 +222,14 @@ Task<Result<Frame>> LiveConnection::read_frame() {
 Result<> LiveConnection::read_batch() {
   Corked corked(this);
   for (int frames = 1;; ++frames) {
-    TRY(auto frame, reader_.next());
-    if (!frame) return {};
     try {
+      TRY(auto frame, reader_.next());
+      if (!frame) return {};
       TRYV(on_frame(std::move(*frame)));
     } catch (const kj::Exception& e) {
       return fail(Code::kProtocol, std::string("malformed message: ") + e.getDescription().cStr());
+    } catch (const std::bad_alloc&) {
+      return fail(Code::kOverloaded, "no memory for a received frame");
     }
     if (frames % kFramesPerWrite == 0) flush_now();
   }
@@ -245,7 +249,9 @@ Result<> LiveConnection::on_frame(Frame frame) {
       return {};
     case FrameKind::kPing: {
       std::lock_guard lock(mutex_);
-      queue_locked({.kind = FrameKind::kPong, .id = frame.header.id}, nullptr);
+      // Whatever waits to be written shows life as well; and who pings without reading gets no growing queue.
+      if (queued_.empty() && !writing_)
+        queue_locked({.kind = FrameKind::kPong, .id = frame.header.id}, nullptr);
       return {};
     }
     case FrameKind::kPong:
@@ -278,11 +284,15 @@ void LiveConnection::flush_now() {
     writing_ = true;
     std::swap(writing_now_, queued_);
     writing_size_ = writing_now_.size();
+    const std::uint64_t handed_before = std::exchange(calls_handed_, calls_sent_);
     lock.unlock();
     std::size_t written = 0;
     if (round < kDirectWrites) {
       auto count = stream_->try_write(writing_now_.pieces(0));
       if (!count) {
+        lock.lock();
+        calls_handed_ = handed_before;  // nothing of this went out: those calls are safe to repeat elsewhere
+        lock.unlock();
         end(std::move(count.error()));
         wrote_batch();
         return;

@@ -158,6 +158,7 @@ class LiveConnection final : public Peer {
   std::deque<std::uint64_t> held_;  // in order; may name calls that are gone
   std::size_t held_count_ = 0;
   std::uint64_t calls_sent_ = 0;
+  std::uint64_t calls_handed_ = 0;   // of those, the ones of which the kernel may have got a part
   std::size_t calls_in_flight_ = 0;  // sent, reply not here
   std::size_t calls_payload_ = 0;    // bytes of their payloads
   std::size_t unanswered_ = 0;       // requests taken whose reply is not written

@@ -20,6 +20,7 @@
 namespace cairn::rpc {
 
 namespace asio = boost::asio;
+class EventRegistry;
 template <class T = void>
 using Task = asio::awaitable<T>;
 using Strand = asio::strand<asio::any_io_executor>;
@@ -41,8 +42,10 @@ class Runtime {
   Duration timer_slice(Duration left) const;
 
  private:
+  friend class Event;
   Clock& clock_;
   const Duration slice_max_;
+  const std::shared_ptr<EventRegistry> events_;
   asio::io_context io_;
   asio::executor_work_guard<asio::io_context::executor_type> work_;
   std::vector<std::thread> threads_;

@@ -4,14 +4,12 @@
 #include <sys/uio.h>
 
 #include <array>
-#include <boost/asio/bind_executor.hpp>
 #include <boost/asio/connect.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
 #include <charconv>
-#include <mutex>
 
 #include "store/rpc/completion.h"
 #include "store/rpc/transport.h"
@@ -152,30 +150,14 @@ class TcpListener final : public Listener {
 
   std::string address() const override { return address_; }
 
-  // shutdown() of a listening socket refuses new connections at once and ends accept(), from any thread; the
-  // descriptor is closed on the acceptor's own strand (or with it, when the loop has ended).
-  void close() override {
-    std::shared_ptr<tcp::acceptor> acceptor;
-    {
-      std::lock_guard lock(mutex_);
-      if (closed_) return;
-      closed_ = true;
-      acceptor = acceptor_;
-    }
-    ::shutdown(acceptor->native_handle(), SHUT_RDWR);
-    auto executor = acceptor->get_executor();
-    asio::post(executor, [acceptor = std::move(acceptor)] {
-      ErrorCode ec;
-      acceptor->close(ec);
-    });
-  }
+  // shutdown() of a listening socket refuses new connections at once and ends accept(), from any thread. The
+  // descriptor itself is closed with the last user of the acceptor.
+  void close() override { ::shutdown(acceptor_->native_handle(), SHUT_RDWR); }
 
  private:
   Runtime& runtime_;
   const std::shared_ptr<tcp::acceptor> acceptor_;
   std::string address_;
-  std::mutex mutex_;
-  bool closed_ = false;
 };
 
 // One attempt to connect: resolve, connect, give up at the deadline or when cancelled. Everything on its own

@@ -25,6 +25,8 @@ enum TestMethod : std::uint16_t {
   kThrowStd = 1004,  // a std::exception
   kCallBack = 1005,  // calls kEcho at the caller and returns its answer
   kBulk = 1006,      // as many bytes as the number in the text
+  kSink = 1008,      // drops the payload
+  kSource = 1009,    // as kBulk, from one shared buffer, self-checked
 };
 
 inline OutMessage message(std::string_view text, Buffer payload = {}) {
@@ -58,6 +60,10 @@ class TestService final : public Service {
         return call_back(std::move(request));
       case kBulk:
         return bulk(std::move(request));
+      case kSink:
+        return sink();
+      case kSource:
+        return source(std::move(request));
     }
     return unknown();
   }
@@ -127,10 +133,17 @@ class TestService final : public Service {
     if (bytes.size() > 0) std::memset(bytes.writable().data(), 'b', bytes.size());
     co_return message("bulk", std::move(bytes));
   }
+  Task<Result<OutMessage>> sink() { co_return message("taken"); }
+  Task<Result<OutMessage>> source(Request request) {
+    OutMessage out = message("source", source_.slice(0, std::stoul(text_of(request.message))));
+    out.payload.self_checked = true;
+    co_return out;
+  }
   Task<Result<OutMessage>> unknown() { co_return fail(Code::kUnimplemented, "unknown method"); }
 
   std::mutex mutex;
   std::weak_ptr<Peer> last_peer;
+  Buffer source_ = Buffer::copy(std::vector<std::byte>(kPayloadMax, std::byte{'s'}));
 };
 
 inline Identity identity(Role role, std::uint64_t cluster = 0, std::uint64_t id = 0) {
