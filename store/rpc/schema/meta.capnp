@@ -173,7 +173,8 @@ struct ObjectRecord {
   sealed @6 :Int64;
   lineage @7 :Data;
 }
-struct CreateObjectRequest { mutation @0 :Mutation; key @1 :ObjectKey; }
+# size: if known; what may have been written is removed when the writer dies before it seals (0: up to 65536 chunks).
+struct CreateObjectRequest { mutation @0 :Mutation; key @1 :ObjectKey; size @2 :UInt64; }
 struct CreateObjectReply { data @0 :UInt64; pool @1 :UInt16; chunkSize @2 :UInt32; }
 struct SealRequest {
   mutation @0 :Mutation;
@@ -190,5 +191,6 @@ struct AbortObjectRequest { mutation @0 :Mutation; data @1 :UInt64; }
 struct GetObjectsRequest { session @0 :UInt64; keys @1 :List(ObjectKey); waitMs @2 :UInt32; waitCount @3 :UInt32; }
 struct GetObjectsReply { results @0 :List(Item); struct Item { code @0 :UInt16; record @1 :ObjectRecord; } }
 struct ListObjectsRequest { namespace @0 :Data; prefix @1 :Data; after @2 :Data; limit @3 :UInt32; }
+# Sealed and lost ones whose id begins with `prefix`, in order of (id, version), after the id `after` (empty: from the first).
 struct ListObjectsReply { records @0 :List(ObjectRecord); done @1 :Bool; }
 struct DeleteObjectRequest { mutation @0 :Mutation; key @1 :ObjectKey; }
