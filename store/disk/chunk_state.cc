@@ -11,7 +11,7 @@ constexpr std::uint8_t kFormat = 1;
 constexpr std::uint8_t kAbsentFlag = 4;
 constexpr std::uint8_t kObjectFlag = 8;
 constexpr std::uint8_t kSettledFlag = 16;
-constexpr std::size_t kBeforeMax = 2;
+constexpr std::size_t kBeforeMax = 8;  // four at most arise; see Engine::fallbacks_of
 
 void encode_state(ByteWriter& out, const State& state) {
   std::uint8_t flags = static_cast<std::uint8_t>(state.content.place);

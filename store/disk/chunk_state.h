@@ -76,7 +76,7 @@ struct Chunk {
   InodeId owner_hint;
   State now;                        // its `sums` member is unused: see `sums`
   std::vector<BlockChecksum> sums;  // all of `now`
-  std::vector<State> before;        // fallback states, newest first, at most two; the last one is settled
+  std::vector<State> before;        // fallback states, newest first; the last one is settled
   std::vector<Redo> redo;           // of now.content, in sequence order
   std::uint64_t redo_bytes = 0;     // memory they take
   std::vector<std::pair<std::uint32_t, std::uint64_t>> old_redo;  // (content, sequence) of earlier contents

@@ -13,8 +13,9 @@ std::string parent_of(const std::string& path) {
   return slash == std::string::npos ? std::string() : path.substr(0, slash);
 }
 
-// RocksDB writes "index/" and "index//CURRENT" too.
+// RocksDB writes "index/" and "index//CURRENT" too. "." is the root of this disk.
 std::string normal(const std::string& path) {
+  if (path == ".") return "";
   std::string result;
   for (char c : path)
     if (c != '/' || (!result.empty() && result.back() != '/')) result.push_back(c);

@@ -71,6 +71,7 @@ class CrashDisk final : public Disk {
   Result<> sync_dir(const std::string& dir) override;
   Result<Space> space(const std::string& path) override;
   Result<std::unique_ptr<DiskLock>> lock(const std::string& path) override;
+  void pause(std::chrono::microseconds) override {}
   Result<std::string> machine_boot_id() override;
 
  private:

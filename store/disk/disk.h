@@ -7,6 +7,7 @@
 // operation.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -78,6 +79,8 @@ class Disk {
   // Takes the lock file (created if missing) and writes this process's pid into it. kLocked names the
   // holder's pid.
   virtual Result<std::unique_ptr<DiskLock>> lock(const std::string& path) = 0;
+  // RocksDB pauses after a failed background job. A simulated disk need not.
+  virtual void pause(std::chrono::microseconds duration) = 0;
   // Changes with each boot of the machine: unsynced bytes of another boot may be gone.
   virtual Result<std::string> machine_boot_id() = 0;
 };
@@ -95,6 +98,7 @@ class PosixDisk final : public Disk {
   Result<> sync_dir(const std::string& dir) override;
   Result<Space> space(const std::string& path) override;
   Result<std::unique_ptr<DiskLock>> lock(const std::string& path) override;
+  void pause(std::chrono::microseconds duration) override;
   Result<std::string> machine_boot_id() override;
 };
 

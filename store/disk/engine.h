@@ -60,6 +60,9 @@ class Engine final : public ChunkEngine {
   Result<std::optional<std::string>> get_value(std::string_view key) override;
   Result<std::vector<std::pair<std::string, std::string>>> values(std::string_view prefix) override;
 
+  // All pending work at once: sync, logged overwrites in place, freed extents back. What the background does
+  // in time.
+  Result<> maintain();
   // Syncs, then finds out whether index and extents agree exactly (no space leaked, no row left behind):
   // kInternal if not. Nothing else may run meanwhile.
   Result<> check_consistency();
@@ -160,7 +163,7 @@ class Engine final : public ChunkEngine {
   bool is_settled(const State& state) const {
     return state.settled || state.generation <= synced_generation_.load(std::memory_order_acquire);
   }
-  std::vector<State> fallbacks_of(const Chunk& chunk, std::uint64_t generation) const;
+  std::vector<State> fallbacks_of(const Chunk& chunk, const State& next) const;
   void settle_next(const Chunk& chunk, const Change& change, State& next, std::vector<State>& before) const;
   static void put_sum_rows(rocksdb::WriteBatch& batch, const Chunk& old, const Chunk& staged,
                            const Change& change);

@@ -26,9 +26,7 @@ std::unexpected<Error> disagree(const Chunk& chunk, std::string_view what) {
 }  // namespace
 
 Result<> Engine::check_consistency() {
-  TRYV(sync());
-  after_sync();
-  TRYV(checkpoint());
+  TRYV(maintain());
   TRY(auto inline_rows, keys_of(*index_, Table::kInline));
   TRY(auto sum_rows, keys_of(*index_, Table::kChecksums));
   TRY(auto redo_rows, keys_of(*index_, Table::kRedo));

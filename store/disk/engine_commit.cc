@@ -54,11 +54,16 @@ void Engine::abandon(Change& change) {
 
 // The states that a power cut may have to go back to if the next one turns out torn: newest first, ending
 // with one that needs no check.
-std::vector<State> Engine::fallbacks_of(const Chunk& chunk, std::uint64_t generation) const {
+std::vector<State> Engine::fallbacks_of(const Chunk& chunk, const State& next) const {
   std::vector<State> states;
   if (!chunk.exists) return states;
   bool settled = is_settled(chunk.now);
-  if (settled || chunk.now.generation != generation) {
+  // A state of the same generation is no use to fall back to, being as unsynced as `next`. But if the content
+  // changes and an older state shares the present content, its rows (checksums, redo) are as the present
+  // state left them: the way back to the older one leads through it.
+  bool on_the_way =
+      next.content.id != chunk.now.content.id && holds_content(chunk.before, chunk.now.content.id);
+  if (settled || chunk.now.generation != next.generation || on_the_way) {
     states.push_back(chunk.now);
     states.back().sums = sums_to_keep(chunk.now, chunk.sums);
   }
@@ -76,7 +81,7 @@ void Engine::settle_next(const Chunk& chunk, const Change& change, State& next,
   before.clear();
   next.settled = true;
   if (next.content.place != Place::kExtent) return;
-  std::vector<State> states = fallbacks_of(chunk, next.generation);
+  std::vector<State> states = fallbacks_of(chunk, next);
   if (!change.direct) {
     // Only metadata and logged bytes changed. What lies below the newest settled length of this extent is
     // safe.

@@ -22,11 +22,19 @@ std::uint64_t extent_file_bytes_for(std::uint64_t disk_bytes) {
   return bytes;
 }
 
+std::string parent_of(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  std::size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return path.substr(0, std::max<std::size_t>(1, slash));
+}
+
 }  // namespace
 
 Result<Superblock> ChunkEngine::format(Disk& disk, const std::string& dir, ClusterId cluster, ServerId server,
                                        Era era, std::uint64_t extent_file_bytes) {
   TRYV(disk.make_dir(dir));
+  TRYV(disk.sync_dir(parent_of(dir)));  // the directory itself must survive a power cut too
   TRY(auto names, foreign_names(disk, dir));
   if (!names.empty())
     return fail(Code::kExists, fmt::format("{} is not empty (it holds '{}'): choose an empty directory", dir,
@@ -119,9 +127,7 @@ Engine::~Engine() {
   }
   if (gate_ == nullptr || failed_) return;  // never opened, or beyond trust: the next open checks everything
   auto closed = [&]() -> Result<> {
-    TRYV(sync());
-    after_sync();
-    TRYV(checkpoint());
+    TRYV(maintain());
     TRYV(sync());
     index_.reset();
     superblock_.clean = true;

@@ -130,8 +130,10 @@ Result<ReadResult> Engine::read(PoolId pool, ChunkId id, std::uint32_t offset, s
   std::uint32_t end_block = blocks_in(end);
   end = std::min<std::uint64_t>(chunk->now.length, std::uint64_t{end_block} * kBlockSize);
   if (chunk == &local) TRYV(load_sums(*chunk, first_block, end_block));
-  // Not zeroed first: these bytes are about to be overwritten.
-  result.data.resize_and_overwrite(end - result.aligned_offset, [](char*, std::size_t n) { return n; });
+  // Not zeroed first: these bytes are about to be overwritten. (libstdc++ 12 hands the capacity to the
+  // operation.)
+  std::size_t size = end - result.aligned_offset;
+  result.data.resize_and_overwrite(size, [size](char*, std::size_t) { return size; });
   TRYV(read_blocks(*chunk, first_block, bytes_of(result.data)));
   result.checksums.assign(chunk->sums.begin() + first_block, chunk->sums.begin() + end_block);
   return result;

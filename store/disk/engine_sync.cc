@@ -151,6 +151,12 @@ Result<> Engine::drop_applied(const ChunkKey& key) {
   return {};
 }
 
+Result<> Engine::maintain() {
+  TRYV(sync());
+  after_sync();
+  return checkpoint();
+}
+
 // Bounds what is pending. Failures show at the next call: the write that got here is done.
 void Engine::relieve() {
   bool threaded = background_thread_.joinable();

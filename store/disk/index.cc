@@ -2,6 +2,7 @@
 
 #include <rocksdb/cache.h>
 #include <rocksdb/filter_policy.h>
+#include <rocksdb/listener.h>
 #include <rocksdb/table.h>
 #include <rocksdb/utilities/table_properties_collectors.h>
 
@@ -10,11 +11,21 @@
 namespace cairn::disk {
 namespace {
 
+// A full disk is retried by Index::write() itself at the next write: RocksDB's own recovery would poll every
+// few seconds and refuse deletes meanwhile.
+class NoAutomaticRecovery final : public rocksdb::EventListener {
+ public:
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status, bool* automatic) override {
+    *automatic = false;
+  }
+};
+
 rocksdb::Options make_options(rocksdb::Env* env, std::uint64_t cache_bytes) {
   rocksdb::Options options;
   options.env = env;
   options.info_log = make_rocks_logger();
   options.create_if_missing = true;
+  options.listeners.push_back(std::make_shared<NoAutomaticRecovery>());
   // After a power cut the log ends at the first torn record: exactly a prefix of the batches.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
   options.paranoid_checks = true;

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "store/disk/disk.h"
@@ -255,6 +256,10 @@ Result<std::unique_ptr<DiskLock>> PosixDisk::lock(const std::string& path) {
       ::pwrite(fd.get(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size()))
     return os_error("write lock", path);
   return std::make_unique<PosixLock>(fd.release());
+}
+
+void PosixDisk::pause(std::chrono::microseconds duration) {
+  std::this_thread::sleep_for(duration);
 }
 
 Result<std::string> PosixDisk::machine_boot_id() {

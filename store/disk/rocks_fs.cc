@@ -1,6 +1,7 @@
 #include "store/disk/rocks_fs.h"
 
 #include <fmt/format.h>
+#include <rocksdb/system_clock.h>
 
 #include <array>
 #include <atomic>
@@ -225,6 +226,25 @@ class DiskFileSystem final : public rocksdb::FileSystem {
   Disk& disk_;
 };
 
+class DiskClock final : public rocksdb::SystemClockWrapper {
+ public:
+  DiskClock(const std::shared_ptr<rocksdb::SystemClock>& base, Disk& disk)
+      : SystemClockWrapper(base), disk_(disk) {}
+  const char* Name() const override { return "CairnDiskClock"; }
+  void SleepForMicroseconds(int micros) override { disk_.pause(std::chrono::microseconds(micros)); }
+
+ private:
+  Disk& disk_;
+};
+
+class DiskEnv final : public rocksdb::EnvWrapper {
+ public:
+  explicit DiskEnv(Disk& disk)
+      : EnvWrapper(rocksdb::NewCompositeEnv(std::make_shared<DiskFileSystem>(disk))) {
+    system_clock_ = std::make_shared<DiskClock>(system_clock_, disk);
+  }
+};
+
 class ForwardingLogger final : public rocksdb::Logger {
  public:
   ForwardingLogger() : Logger(rocksdb::InfoLogLevel::WARN_LEVEL) {}
@@ -264,7 +284,7 @@ Error from_rocks(const rocksdb::Status& status, std::string_view what) {
 }
 
 std::unique_ptr<rocksdb::Env> make_rocks_env(Disk& disk) {
-  return rocksdb::NewCompositeEnv(std::make_shared<DiskFileSystem>(disk));
+  return std::make_unique<DiskEnv>(disk);
 }
 
 std::shared_ptr<rocksdb::Logger> make_rocks_logger() {

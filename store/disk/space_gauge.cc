@@ -7,7 +7,8 @@
 namespace cairn::disk {
 namespace {
 
-constexpr std::uint64_t kRefreshBytesMax = 16 << 20;
+// statvfs costs about a microsecond: asked for each extent, and now and then for inline chunks.
+constexpr std::uint64_t kRefreshBytes = 64 << 10;
 
 }  // namespace
 
@@ -43,7 +44,7 @@ std::uint64_t SpaceGauge::available_locked() const {
 Result<> SpaceGauge::admit(std::uint64_t bytes) {
   std::lock_guard lock(mutex_);
   std::uint64_t available = available_locked();
-  if (admitted_since_ > std::min(kRefreshBytesMax, available / 4) || bytes > available) {
+  if (admitted_since_ + bytes >= kRefreshBytes || bytes > available) {
     TRYV(refresh_locked());
     available = available_locked();
   }
