@@ -195,27 +195,31 @@ void CrashDisk::restart(Loss loss) {
   });
   unsynced_names_.clear();
   names_ = synced_names_ = names;
-  pages_ = 0;
-  for (const auto& [path, node] : names_) {
-    settle(*node, loss);
-    pages_ += node->pages.size();
-  }
+  for (const auto& [path, node] : names_) settle(*node, loss);
 }
 
 void CrashDisk::settle(Node& node, Loss loss) {
   auto unsynced = std::move(node.unsynced);
+  node.unsynced.clear();
+  // What a file grew by is there in order: below the size that survived, nothing is missing.
+  std::uint64_t synced_size = node.sizes.empty() ? node.size : node.sizes.front();
+  bool grew = std::is_sorted(node.sizes.begin(), node.sizes.end()) &&
+              (node.sizes.empty() || node.sizes.back() <= node.size);
+  std::uint64_t size = node.size;
+  if (loss == Loss::kAll) size = synced_size;
+  if (loss == Loss::kSome && !node.sizes.empty()) {
+    std::size_t pick = rng_.below(node.sizes.size() + 1);
+    if (pick < node.sizes.size()) size = node.sizes[pick];
+    if (grew && rng_.one_in(2)) size = synced_size + rng_.below(node.size - synced_size + 1);
+  }
   for (const auto& [sector, versions] : unsynced) {
+    if (grew && sector * kSector >= synced_size) continue;
     std::size_t pick = loss == Loss::kAll ? 0 : rng_.below(versions.size() + 1);
+    if (grew && (sector + 1) * kSector > synced_size) pick = versions.size();  // the sector it grew from
     if (pick < versions.size()) write_sector(node, sector, versions[pick]);
   }
-  if (!node.sizes.empty()) {
-    std::size_t pick = loss == Loss::kAll ? 0 : rng_.below(node.sizes.size() + 1);
-    if (pick < node.sizes.size()) {
-      std::uint64_t size = node.sizes[pick];
-      if (size < node.size) zero_bytes(node, size, node.size - size);
-      node.size = size;
-    }
-  }
+  if (size < node.size) zero_bytes(node, size, node.size - size);
+  node.size = size;
   node.unsynced.clear();
   node.sizes.clear();
 }
@@ -259,7 +263,7 @@ std::optional<std::pair<std::string, std::uint64_t>> CrashDisk::find(const std::
 
 std::uint64_t CrashDisk::stored_bytes() {
   std::lock_guard lock(mutex_);
-  return pages_ * kPage;
+  return used_bytes();
 }
 
 // --- bytes ---
@@ -277,7 +281,6 @@ void CrashDisk::write_sector(Node& node, std::uint64_t sector, const Sector& byt
   if (page == nullptr) {
     page = std::make_unique<Page>();
     page->fill(0);
-    ++pages_;
   }
   std::memcpy(page->data() + sector * kSector % kPage, bytes.data(), kSector);
 }
@@ -313,7 +316,6 @@ void CrashDisk::zero_bytes(Node& node, std::uint64_t offset, std::uint64_t lengt
     for (std::uint64_t sector = from / kSector; sector * kSector < to; ++sector) keep_version(node, sector);
     if (to - from == kPage) {
       it = node.pages.erase(it);
-      --pages_;
     } else {
       std::memset(it->second->data() + (from - page_from), 0, to - from);
       ++it;
@@ -325,6 +327,12 @@ void CrashDisk::set_size(Node& node, std::uint64_t size) {
   node.sizes.push_back(node.size);
   if (size < node.size) zero_bytes(node, size, node.size - size);
   node.size = size;
+}
+
+std::uint64_t CrashDisk::used_bytes() const {
+  std::uint64_t pages = 0;
+  for (const auto& [path, node] : names_) pages += node->pages.size();
+  return pages * kPage;
 }
 
 // --- names ---
@@ -425,7 +433,6 @@ Result<> CrashDisk::unlink(const std::string& raw_path) {
   bool last = false;
   TRYV(begin(Operation::kNames, path, last));
   if (!last || rng_.one_in(2)) {
-    pages_ -= std::min<std::uint64_t>(pages_, found->second->pages.size());
     change_names({path, "", nullptr});
   }
   return last ? Result<>(fail(Code::kIo, "the disk is gone (simulated crash)")) : Result<>{};
@@ -446,7 +453,7 @@ Result<> CrashDisk::sync_dir(const std::string& raw_dir) {
 Result<Space> CrashDisk::space(const std::string&) {
   std::lock_guard lock(mutex_);
   TRYV(alive());
-  std::uint64_t used = pages_ * kPage;
+  std::uint64_t used = used_bytes();
   return Space{capacity_, capacity_ > used ? capacity_ - used : 0};
 }
 

@@ -4,8 +4,9 @@
 //   - a crash at any mutating operation: a write cut short there, a sync that did or did not happen;
 //   - then, of the bytes written since a file's last sync, any 512-byte sector holds any version it had since
 //   then;
-//     the file's size is any it had; of the names changed since a directory's last sync, a prefix of the
-//     changes is there;
+//     a file that grew keeps a prefix of the growth (its size never covers bytes that were not written:
+//     ext4's ordered mode and XFS promise that, and RocksDB's MANIFEST needs it); of the names changed since
+//     a directory's last sync, a prefix of the changes is there;
 //   - EIO and ENOSPC from chosen operations; a full disk.
 // A sector is never torn inside, and synced bytes do not change by themselves (damage() does that on demand).
 // Thread-safe.
@@ -107,12 +108,12 @@ class CrashDisk final : public Disk {
   void settle(Node& node, Loss loss);
   static Sector read_sector(const Node& node, std::uint64_t sector);
   void write_sector(Node& node, std::uint64_t sector, const Sector& bytes);
-  bool full() const { return pages_ * kPage >= capacity_; }
+  std::uint64_t used_bytes() const;
+  bool full() const { return used_bytes() >= capacity_; }
 
   mutable std::mutex mutex_;
   SeededRng rng_;
   std::uint64_t capacity_;
-  std::uint64_t pages_ = 0;
   Names names_;
   Names synced_names_;
   std::map<std::string, std::vector<NameChange>> unsynced_names_;  // by directory

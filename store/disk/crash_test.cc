@@ -168,6 +168,43 @@ INSTANTIATE_TEST_SUITE_P(Losses, RandomTest, testing::Values(Loss::kNothing, Los
                                                                : "power_lost_some";
                          });
 
+// Recovery itself is cut by a power failure, at each of its operations, after the process had died with
+// unsynced bytes and logged overwrites on top of them. It once wrote logged bytes over what the older state
+// still needed.
+TEST(CrashInRecovery, at_every_write_and_sync) {
+  log_set_level(LogLevel::kOff);
+  auto prepare = [](EngineRig& rig) {
+    return rig.open() && rig.write(0, 0, 75'213) && rig.write(1, 0, 100'000) && rig.sync() &&
+           rig.punch(0, 61'264, 2'609) && rig.write(0, 75'213, 6'000) && rig.write(0, 66'420, 4'000) &&
+           rig.write(1, 40'000, 160'000) && rig.punch(1, 98'047, 4'000) && rig.put(2, 90'000) &&
+           rig.write(2, 90'000, 5'000) && rig.write(2, 100, 100);
+  };
+  std::uint64_t total = 0;
+  {
+    EngineRig rig(1);
+    ASSERT_TRUE(prepare(rig));
+    rig.stop(Loss::kNothing);
+    std::uint64_t before = rig.disk().operations();
+    ASSERT_TRUE(rig.open());
+    total = rig.disk().operations() - before;
+    rig.compare(Loss::kNothing);
+  }
+  ASSERT_GT(total, 20u);
+  for (std::uint64_t point = 1; point <= total; ++point) {
+    for (std::uint64_t seed = 0; seed < 6; ++seed) {
+      SCOPED_TRACE(testing::Message()
+                   << "crash at operation " << point << " of " << total << ", seed " << seed);
+      EngineRig rig(point * 100 + seed);
+      ASSERT_TRUE(prepare(rig));
+      rig.stop(Loss::kNothing);
+      rig.disk().crash_at(point);
+      rig.open();
+      rig.crash(seed == 0 ? Loss::kAll : Loss::kSome);
+      if (HasFailure()) return;
+    }
+  }
+}
+
 // A full disk, at random: calls fail and change nothing, deletes work.
 TEST(FullDisk, random_operations) {
   log_set_level(LogLevel::kOff);

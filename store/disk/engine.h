@@ -111,6 +111,7 @@ class Engine final : public ChunkEngine {
   Result<bool> verify_and_rewrite(Chunk& chunk);
   Result<> fall_back(Chunk& chunk);
   bool extents_known(const Chunk& chunk) const;
+  Result<> redo_in_place(const Chunk& chunk);
   Result<> finish_recovery(Recovery& recovery);
 
   // engine_read.cc

@@ -49,6 +49,10 @@ Result<> Engine::recover() {
   TRYV(read_redo_rows(recovery));
   TRYV(scan_records(recovery));
   for (Chunk& chunk : recovery.unsettled) TRYV(recover_chunk(chunk, recovery));
+  // Only when the chosen states cannot be lost any more may logged bytes go over what an older state would
+  // need.
+  TRYV(extents_->sync(ExtentStore::Cover::kUnsynced));
+  for (const Chunk& chunk : recovery.unsettled) TRYV(redo_in_place(chunk));
   for (const auto& [key, rows] : recovery.redo)  // of chunks that are gone: cannot be, but must not pile up
     for (const RedoRow& row : rows)
       recovery.batch.Delete(
@@ -136,15 +140,6 @@ Result<> Engine::recover_chunk(Chunk& chunk, Recovery& recovery) {
     take_redo();
   }
 
-  // In place and durable (finish_recovery syncs) before the rows that protect them go.
-  for (const Redo& redo : chunk.redo) {
-    if (!chunk.exists) break;
-    const Extent& extent = chunk.now.content.extent;
-    TRYV(redo.zeros
-             ? extents_->zero(extent, redo.offset, redo.length, ExtentStore::Cover::kLogged)
-             : extents_->write(extent, redo.offset, as_bytes(redo.bytes), ExtentStore::Cover::kLogged));
-  }
-
   for (const RedoRow& row : rows)
     recovery.batch.Delete(
         slice(IndexKey(Table::kRedo, chunk.key).content(row.content).sequence(row.redo.sequence).view()));
@@ -185,10 +180,11 @@ Result<bool> Engine::verify_and_rewrite(Chunk& chunk) {
     if (first_bad_block(as_bytes(bytes), sums.subspan(at / kBlockSize, blocks_in(bytes.size()))) >= 0)
       return false;
   }
-  for (std::uint32_t at = safe / kBlockSize * kBlockSize; at < chunk.now.length; at += kVerifyPiece) {
+  // Exactly as they are, without the logged overwrites, and nothing below `safe`: an older state may need
+  // that yet.
+  for (std::uint32_t at = safe; at < chunk.now.length; at += kVerifyPiece) {
     bytes.resize(std::min(kVerifyPiece, chunk.now.length - at));
     TRYV(extents_->read(extent, at, bytes_of(bytes)));
-    overlay_redo(chunk.redo, at, bytes_of(bytes));
     TRYV(extents_->write(extent, at, as_bytes(bytes), ExtentStore::Cover::kUnsynced));
   }
   return true;
@@ -224,10 +220,20 @@ Result<> Engine::fall_back(Chunk& chunk) {
   return {};
 }
 
+Result<> Engine::redo_in_place(const Chunk& chunk) {
+  if (!chunk.exists) return {};
+  const Extent& extent = chunk.now.content.extent;
+  for (const Redo& redo : chunk.redo) {
+    TRYV(redo.zeros
+             ? extents_->zero(extent, redo.offset, redo.length, ExtentStore::Cover::kLogged)
+             : extents_->write(extent, redo.offset, as_bytes(redo.bytes), ExtentStore::Cover::kLogged));
+  }
+  return {};
+}
+
 Result<> Engine::finish_recovery(Recovery& recovery) {
   bool changed = recovery.batch.Count() > 0;
   if (changed) {
-    TRYV(extents_->sync(ExtentStore::Cover::kUnsynced));
     TRYV(extents_->sync(ExtentStore::Cover::kLogged));
     log_info("target_recovered", "dir={} chunks={} fell_back={}", log_quote(dir_), recovery.unsettled.size(),
              recovery.fell_back);

@@ -1,5 +1,7 @@
 #include "store/disk/engine_rig.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -29,6 +31,7 @@ bool EngineRig::open() {
 }
 
 bool EngineRig::reopen() {
+  trace(std::nullopt, "reopen");
   engine_.reset();
   if (disk_.crashed()) return false;
   synced();
@@ -91,6 +94,7 @@ bool EngineRig::attempt(std::uint32_t chunk, Snapshot after, Call call) {
 }
 
 bool EngineRig::write(std::uint32_t chunk, std::uint32_t offset, std::uint32_t size, bool durable) {
+  trace(chunk, fmt::format("write [{}, {}){}", offset, offset + size, durable ? " durable" : ""));
   Snapshot next = next_of(chunk);
   std::string bytes = random_bytes(size);
   if (next.data.size() < offset + size) next.data.resize(offset + size);
@@ -103,6 +107,7 @@ bool EngineRig::write(std::uint32_t chunk, std::uint32_t offset, std::uint32_t s
 }
 
 bool EngineRig::put(std::uint32_t chunk, std::uint32_t size, bool durable) {
+  trace(chunk, fmt::format("put {}{}", size, durable ? " durable" : ""));
   Snapshot next = next_of(chunk);
   next.data = random_bytes(size);
   std::string bytes = next.data;
@@ -115,6 +120,7 @@ bool EngineRig::put(std::uint32_t chunk, std::uint32_t size, bool durable) {
 }
 
 bool EngineRig::truncate(std::uint32_t chunk, std::uint32_t length) {
+  trace(chunk, fmt::format("truncate {}", length));
   Snapshot next = next_of(chunk);
   next.data.resize(length);
   WriteOptions options = options_for(next, false);
@@ -122,6 +128,7 @@ bool EngineRig::truncate(std::uint32_t chunk, std::uint32_t length) {
 }
 
 bool EngineRig::punch(std::uint32_t chunk, std::uint32_t offset, std::uint32_t length) {
+  trace(chunk, fmt::format("punch [{}, {})", offset, offset + length));
   Snapshot next = next_of(chunk);
   for (std::size_t i = offset; i < std::min<std::size_t>(next.data.size(), std::size_t{offset} + length); ++i)
     next.data[i] = 0;
@@ -130,6 +137,7 @@ bool EngineRig::punch(std::uint32_t chunk, std::uint32_t offset, std::uint32_t l
 }
 
 bool EngineRig::make_absent(std::uint32_t chunk) {
+  trace(chunk, "make_absent");
   Snapshot next = next_of(chunk);
   next.absent = true;
   next.data.clear();
@@ -138,6 +146,7 @@ bool EngineRig::make_absent(std::uint32_t chunk) {
 }
 
 bool EngineRig::reversion(std::uint32_t chunk) {
+  trace(chunk, "reversion");
   if (!now(chunk).exists) return true;
   Snapshot next = next_of(chunk);
   next.absent = now(chunk).absent;
@@ -146,6 +155,7 @@ bool EngineRig::reversion(std::uint32_t chunk) {
 }
 
 bool EngineRig::purge(std::uint32_t chunk) {
+  trace(chunk, "purge");
   return attempt(chunk, Snapshot{}, [&] { return engine_->purge(kPool, id(chunk)); });
 }
 
@@ -157,6 +167,7 @@ void EngineRig::synced() {
 }
 
 bool EngineRig::sync() {
+  trace(std::nullopt, "sync");
   auto done = engine_->sync();
   if (done) synced();
   EXPECT_TRUE(done || disk_.crashed()) << done.error().to_string();
@@ -164,22 +175,44 @@ bool EngineRig::sync() {
 }
 
 bool EngineRig::maintain() {
+  trace(std::nullopt, "maintain");
   auto done = engine().maintain();
   if (done) synced();
   EXPECT_TRUE(done || disk_.crashed()) << done.error().to_string();
   return done.has_value();
 }
 
-void EngineRig::crash(CrashDisk::Loss loss, int again) {
+void EngineRig::trace(std::optional<std::uint32_t> chunk, std::string what) {
+  what += fmt::format(" (version {}, operation {})", counter_ + 1, disk_.operations());
+  trace_.emplace_back(chunk, std::move(what));
+}
+
+std::string EngineRig::story(std::uint32_t chunk) const {
+  std::vector<std::string> lines;
+  for (const auto& [of, what] : trace_)
+    if (!of || of == chunk) lines.push_back(what);
+  std::string text = "\nwhat happened to it:";
+  for (std::size_t i = lines.size() - std::min<std::size_t>(lines.size(), 30); i < lines.size(); ++i)
+    text += "\n  " + lines[i];
+  return text;
+}
+
+void EngineRig::stop(CrashDisk::Loss loss) {
+  trace(std::nullopt, fmt::format("crash, loss {}", static_cast<int>(loss)));
   disk_.crash();
   engine_.reset();
   disk_.restart(loss);
+}
+
+void EngineRig::crash(CrashDisk::Loss loss, int again) {
+  stop(loss);
   for (int i = 0; i < again; ++i) {
     disk_.crash_at(1 + rng_.below(80));
     bool opened = open();
     disk_.crash();
     engine_.reset();
     if (rng_.one_in(2)) loss = CrashDisk::Loss::kSome;
+    trace(std::nullopt, fmt::format("crash in recovery, opened {}, loss {}", opened, static_cast<int>(loss)));
     disk_.restart(loss);
     if (opened) break;
   }
@@ -209,7 +242,7 @@ void EngineRig::compare(CrashDisk::Loss loss) {
   for (auto& [chunk, history] : model_) {
     SCOPED_TRACE(testing::Message() << "chunk " << chunk);
     auto found = actual(chunk);
-    ASSERT_TRUE(found) << found.error().to_string();
+    ASSERT_TRUE(found) << found.error().to_string() << story(chunk);
     const std::vector<Snapshot>& states = history.states;
     std::size_t first = 0;
     if (loss == CrashDisk::Loss::kNothing)
@@ -221,7 +254,7 @@ void EngineRig::compare(CrashDisk::Loss loss) {
           state.exists ? " " + to_string(state.version) + "/" + std::to_string(state.data.size()) : " none";
     ASSERT_TRUE(legal) << "found " << (found->exists ? to_string(found->version) : "none") << " of "
                        << found->data.size() << " bytes, known:" << known << ", first allowed " << first
-                       << (history.in_doubt ? ", last in doubt" : "");
+                       << (history.in_doubt ? ", last in doubt" : "") << story(chunk);
     history.states = {std::move(*found)};
     history.in_doubt = false;
   }

@@ -8,7 +8,9 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "store/disk/crash_disk.h"
@@ -36,6 +38,7 @@ class EngineRig {
   // Ends the engine, loses bytes, opens again (crashing in recovery too, `again` times) and compares with the
   // model.
   void crash(CrashDisk::Loss loss, int again = 0);
+  void stop(CrashDisk::Loss loss);  // the engine ends, bytes are lost, nothing is opened
   void compare(CrashDisk::Loss loss);
   void check();
 
@@ -65,6 +68,8 @@ class EngineRig {
   WriteOptions options_for(const Snapshot& snapshot, bool durable) const;
   std::string random_bytes(std::size_t size);
   void synced();
+  void trace(std::optional<std::uint32_t> chunk, std::string what);
+  std::string story(std::uint32_t chunk) const;
   static ChunkId id(std::uint32_t chunk) { return {DataId(5000), chunk, 0}; }
   Result<Snapshot> actual(std::uint32_t chunk);
 
@@ -74,6 +79,7 @@ class EngineRig {
   std::unique_ptr<ChunkEngine> engine_;
   std::map<std::uint32_t, History> model_;
   std::uint64_t counter_ = 0;
+  std::vector<std::pair<std::optional<std::uint32_t>, std::string>> trace_;
   Code allowed_ = Code::kOk;
 };
 
