@@ -4,12 +4,16 @@ set(namespace_sources
   journal.cc
   kv_map.cc
   kv_rocksdb.cc
+  lease_arbiter.cc
   lease_rows.cc
+  leases.cc
+  object_key.cc
   ops/extend_bound.cc
   ops/getattr.cc
   ops/link.cc
   ops/lookup.cc
   ops/make.cc
+  ops/objects.cc
   ops/open.cc
   ops/readdir.cc
   ops/remove.cc
@@ -20,6 +24,9 @@ set(namespace_sources
   ops/xattr.cc
   ranges.cc
   records.cc
+  replies.cc
+  session_keeper.cc
+  sessions.cc
   single_writer.cc
   txn_overlay.cc)
 set(namespace_tests

@@ -272,6 +272,7 @@ std::string PendingRecord::encode() const {
   w.u8(kVersion);
   w.u64(session.value());
   w.u16(pool.value());
+  w.u32(chunks);
   w.text(object);
   return out;
 }
@@ -281,6 +282,7 @@ Result<PendingRecord> PendingRecord::decode(std::string_view bytes) {
   PendingRecord p;
   p.session = SessionId(r.u64());
   p.pool = PoolId(r.u16());
+  p.chunks = r.u32();
   p.object = r.text();
   if (!r.done()) return corrupt("pending object");
   return p;

@@ -15,7 +15,7 @@
 //   object     1 | state u8 | size u64 | digest u64, u64 | data u64 | pool u16 | chunk_size u32 | created i64
 //   | sealed i64
 //              | pending u32 | lineage
-//   pending    1 | session u64 | pool u16 | object key
+//   pending    1 | session u64 | pool u16 | chunks u32 | object key
 //   counters   1 | inodes u64 | directories u64 | objects u64
 //   reply      1 | bytes of the reply's message
 #pragma once
@@ -164,7 +164,8 @@ struct ObjectRecord {
 struct PendingRecord {
   SessionId session;
   PoolId pool;
-  std::string object;  // key in the store
+  std::uint32_t chunks = 0;  // that may have been written
+  std::string object;        // key in the store
   std::string encode() const;
   static Result<PendingRecord> decode(std::string_view bytes);
   bool operator==(const PendingRecord&) const = default;

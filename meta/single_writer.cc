@@ -200,12 +200,12 @@ void SingleWriter::run_executor() {
 void SingleWriter::run_operation(Item& item) {
   OverlayTxn txn(kv_, batch_, ids_, clock_.wall_ns());
   Result<> result = item.operation(txn);
-  if (result && txn.bytes() > kEntryBytesMax) {
+  if (result && txn.bytes_written() > kEntryBytesMax) {
     result = fail(Code::kInternal, "an operation wrote more than one journal entry can hold");
   }
   if (result) {
-    if (batch_bytes_ + txn.bytes() > kEntryBytesMax) close_batch();
-    batch_bytes_ += txn.bytes();
+    if (batch_bytes_ + txn.bytes_written() > kEntryBytesMax) close_batch();
+    batch_bytes_ += txn.bytes_written();
     if (batch_.empty()) {
       batch_.swap(txn.writes());
     } else {

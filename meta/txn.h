@@ -31,6 +31,8 @@ class Txn {
   // Runs on the executor thread when the journal has accepted the batch of this operation, before its reply is released;
   // not if the operation fails. For in-memory state that must not run ahead of the journal.
   virtual void on_commit(std::function<void()> action) = 0;
+  // Of keys and values to be written; more than a journal entry holds (meta/journal.h) makes the operation fail.
+  virtual std::size_t bytes_written() const { return 0; }
 };
 
 }  // namespace cairn::meta

@@ -9,13 +9,21 @@ Result<std::optional<std::string>> OverlayTxn::get(std::string_view key) {
 }
 
 void OverlayTxn::put(std::string_view key, std::string_view value) {
-  bytes_ += key.size() + value.size() + 8;
-  own_.insert_or_assign(std::string(key), std::string(value));
+  stage(key, std::string(value));
 }
 
-void OverlayTxn::erase(std::string_view key) {
-  bytes_ += key.size() + 8;
-  own_.insert_or_assign(std::string(key), std::nullopt);
+void OverlayTxn::erase(std::string_view key) { stage(key, std::nullopt); }
+
+void OverlayTxn::stage(std::string_view key, std::optional<std::string> value) {
+  auto it = own_.lower_bound(key);
+  if (it == own_.end() || it->first != key) {
+    bytes_ += key.size() + 8;
+    it = own_.emplace_hint(it, std::string(key), std::nullopt);
+  } else if (it->second) {
+    bytes_ -= it->second->size();
+  }
+  if (value) bytes_ += value->size();
+  it->second = std::move(value);
 }
 
 Result<> OverlayTxn::scan(std::string_view prefix, std::string_view from,

@@ -37,11 +37,12 @@ class OverlayTxn final : public Txn {
   Era era() const override { return ids_.era(); }
   void on_commit(std::function<void()> action) override { actions_.push_back(std::move(action)); }
 
-  std::size_t bytes() const { return bytes_; }  // of keys and values written, at least
+  std::size_t bytes_written() const override { return bytes_; }
   StagedWrites& writes() { return own_; }
   std::vector<std::function<void()>>& actions() { return actions_; }
 
  private:
+  void stage(std::string_view key, std::optional<std::string> value);
   const KvStore& kv_;
   const StagedWrites& batch_;
   IdSource& ids_;
