@@ -134,8 +134,8 @@ class ChannelImpl final : public Channel, public std::enable_shared_from_this<Ch
   // Does not keep the channel: when its user drops it, nobody waits for the attempt. The runtime and the
   // transport outlive it (see Channel::create).
   static Task<> attempt(std::weak_ptr<ChannelImpl> channel, std::shared_ptr<Attempt> attempt, TimePoint at,
-                        [[maybe_unused]] LiveCount::Token token, Runtime* runtime, Transport* transport,
-                        std::string address, LiveSetup setup) {
+                        LiveCount::Token token, Runtime* runtime, Transport* transport, std::string address,
+                        LiveSetup setup) {
     co_await asio::this_coro::throw_if_cancelled(false);
     auto slept = co_await sleep_until(*runtime, at);
     if (!slept || channel.expired()) co_return;
@@ -148,13 +148,16 @@ class ChannelImpl final : public Channel, public std::enable_shared_from_this<Ch
     if (channel.expired()) co_return;
     auto connection = std::make_shared<LiveConnection>(setup, std::move(*stream), Side::kConnecting);
     auto strand = connection->strand();
-    asio::co_spawn(strand, live(std::move(channel), std::move(attempt), std::move(connection), runtime),
-                   asio::detached);
+    asio::co_spawn(
+        strand,
+        live(std::move(channel), std::move(attempt), std::move(token), std::move(connection), runtime),
+        asio::detached);
   }
 
-  // The life of one connection, on its strand.
+  // The life of one connection, on its strand. stop() waits for it, and so for the callback at its end.
   static Task<> live(std::weak_ptr<ChannelImpl> channel, std::shared_ptr<Attempt> attempt,
-                     std::shared_ptr<LiveConnection> connection, Runtime* runtime) {
+                     [[maybe_unused]] LiveCount::Token token, std::shared_ptr<LiveConnection> connection,
+                     Runtime* runtime) {
     co_await asio::this_coro::throw_if_cancelled(false);
     auto greeted = co_await LiveConnection::greet(connection);
     if (auto self = channel.lock()) {
