@@ -40,6 +40,9 @@ Result<std::unique_ptr<ExtentStore>> ExtentStore::open(Disk& disk, const std::st
     return fail(Code::kCorrupt, fmt::format("{} holds '{}' where extent file {} was expected", dir,
                                             names[std::min<std::size_t>(count, names.size() - 1)], count));
   for (std::uint32_t i = 0; i < count; ++i) TRYV(store->open_file(i));
+  // The process that made the last file may have died before it synced size and name: a power cut could still take them.
+  if (count > 0) TRYV(store->files_.back()->file->sync());
+  TRYV(disk.sync_dir(dir));
   return store;
 }
 
@@ -48,7 +51,7 @@ Result<> ExtentStore::open_file(std::uint32_t number) {
   auto entry = std::make_unique<ExtentFile>();
   TRY(entry->file, disk_.open(path, Disk::Open::kUpdate));
   TRY(std::uint64_t size, entry->file->size());
-  if (size < file_bytes_) {  // new, or a crash came between making it and this
+  if (size < file_bytes_) {  // new, or a power cut came between making it and this
     TRYV(entry->file->truncate(file_bytes_));
     TRYV(entry->file->sync());
     TRYV(disk_.sync_dir(dir_));
