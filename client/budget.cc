@@ -28,6 +28,11 @@ void Budget::give(std::uint64_t units) {
   wake_locked();
 }
 
+void Budget::force(std::uint64_t units) {
+  std::lock_guard lock(mutex_);
+  used_ += units;
+}
+
 void Budget::wake_locked() {
   while (!waiting_.empty() && used_ + waiting_.front()->units <= capacity_) {
     auto waiter = std::move(waiting_.front());

@@ -34,6 +34,8 @@ class Budget {
       if (budget_ != nullptr) std::exchange(budget_, nullptr)->give(std::exchange(units_, 0));
     }
     std::uint64_t units() const { return units_; }
+    // `units` of what is held stay taken; somebody else gives them back.
+    void hand_over(std::uint64_t units) { units_ -= units; }
 
    private:
     Budget* budget_ = nullptr;
@@ -46,6 +48,8 @@ class Budget {
 
   bool try_take(std::uint64_t units);
   void give(std::uint64_t units);
+  // Takes without waiting, also beyond the capacity.
+  void force(std::uint64_t units);
   // Waits for its turn. More than the capacity is cut to it. kTimeout, kCancelled: nothing was taken.
   rpc::Task<Result<Hold>> take(std::uint64_t units, Deadline deadline);
   std::uint64_t used() const;

@@ -69,7 +69,7 @@ rpc::Task<Result<rpc::Buffer>> ChunkIo::read_from(std::shared_ptr<const RoutingT
   CO_TRY(auto channel, routing_.channel(*table, member.server));
   rpc::OutMessage message;
   auto body = message.body<schema::ReadRequest>();
-  set_context(body.initContext(), target, group.epoch, 0);
+  set_context(body.initContext(), target, group.epoch, member.target, 0);
   body.setOffset(offset);
   body.setLength(length);
   auto reply = co_await channel->call<rpc::method::Read>(std::move(message), deadline);

@@ -9,7 +9,7 @@
 namespace cairn::client {
 
 inline void set_context(schema::ChunkContext::Builder to, const ChunkTarget& target, Epoch epoch,
-                        std::uint64_t sequence) {
+                        TargetId member, std::uint64_t sequence) {
   auto chunk = to.initChunk();
   chunk.setData(target.chunk.data.value());
   chunk.setIndex(target.chunk.index);
@@ -20,6 +20,7 @@ inline void set_context(schema::ChunkContext::Builder to, const ChunkTarget& tar
   to.setSequence(sequence);
   to.setLeaseGeneration(target.generation);
   to.setOwnerHint(target.owner.value());
+  to.setTarget(member.value());
 }
 
 // Grows from 2 ms to 250 ms: an epoch change takes a few milliseconds when all goes well.

@@ -9,20 +9,14 @@ namespace {
 constexpr auto kSyncTry = std::chrono::seconds(15);
 constexpr std::size_t kSyncItemsMax = 4096;  // of one request
 
-// The answers about one chunk in one round: all of the epoch under which it was asked.
-struct Tally {
-  std::shared_ptr<const RoutedGroup> group;
-  unsigned needed = 0;
-  unsigned synced = 0;
-  bool lost = false;
-  Code other = Code::kUnavailable;
-};
-
 struct Round {
+  std::vector<std::shared_ptr<const RoutedGroup>> groups;  // one a chunk; null: not asked
   std::mutex mutex;
-  std::vector<Tally> tallies;  // one a chunk
+  std::vector<Code> codes;  // guarded by mutex: one a chunk
 };
 
+// Asks one head about its chunks. ok counts only under the epoch that was asked: each in-sync member of it
+// has synced.
 rpc::Task<Result<>> ask(std::shared_ptr<rpc::Channel> channel, std::uint64_t session,
                         const std::vector<ChunkVersion>& chunks, std::vector<std::size_t> which, Round& round,
                         Deadline deadline) {
@@ -32,12 +26,14 @@ rpc::Task<Result<>> ask(std::shared_ptr<rpc::Channel> channel, std::uint64_t ses
   auto items = body.initChunks(static_cast<unsigned>(which.size()));
   for (unsigned i = 0; i < which.size(); ++i) {
     const ChunkVersion& chunk = chunks[which[i]];
+    const RoutedGroup& group = *round.groups[which[i]];
     auto item = items[i];
     item.getChunk().setData(chunk.chunk.data.value());
     item.getChunk().setIndex(chunk.chunk.index);
     item.getChunk().setShard(chunk.chunk.shard);
     item.setPool(chunk.pool.value());
-    item.setEpoch(round.tallies[which[i]].group->epoch.value());
+    item.setEpoch(group.epoch.value());
+    item.setTarget(group.members.front().target.value());
     item.getVersion().setEpoch(chunk.version.epoch.value());
     item.getVersion().setCounter(chunk.version.counter);
   }
@@ -47,14 +43,11 @@ rpc::Task<Result<>> ask(std::shared_ptr<rpc::Channel> channel, std::uint64_t ses
     std::lock_guard lock(round.mutex);
     const auto results = (*reply)->getResults();
     for (unsigned i = 0; i < which.size() && i < results.size(); ++i) {
-      Tally& tally = round.tallies[which[i]];
-      const Code code = code_from_number(results[i].getCode());
-      if (code == Code::kLostUnsynced) tally.lost = true;
-      if (code == Code::kOk && results[i].getEpoch() == tally.group->epoch.value()) {
-        ++tally.synced;
-      } else if (code != Code::kOk) {
-        tally.other = code;
-      }
+      Code code = code_from_number(results[i].getCode());
+      const std::uint64_t epoch = results[i].getEpoch();
+      if (code == Code::kOk && epoch != 0 && epoch != round.groups[which[i]]->epoch.value())
+        code = Code::kWrongEpoch;
+      round.codes[which[i]] = code;
     }
   });
 }
@@ -62,41 +55,38 @@ rpc::Task<Result<>> ask(std::shared_ptr<rpc::Channel> channel, std::uint64_t ses
 }  // namespace
 
 rpc::Task<Result<std::vector<Code>>> ChunkIo::sync(std::vector<ChunkVersion> chunks, Deadline deadline) {
-  std::vector<Code> codes(chunks.size(), Code::kUnavailable);
+  Round round;
+  round.codes.assign(chunks.size(), Code::kUnavailable);
   std::vector<std::size_t> open(chunks.size());
   for (std::size_t i = 0; i < open.size(); ++i) open[i] = i;
   const std::uint64_t session = session_.id().value();
   RetryWait wait;
   while (!open.empty()) {
     auto table = routing_.table();
-    Round round;
-    round.tallies.resize(chunks.size());
-    std::map<ServerId, std::vector<std::size_t>> by_server;
+    round.groups.assign(chunks.size(), nullptr);
+    std::map<ServerId, std::vector<std::size_t>> by_head;
     for (std::size_t index : open) {
+      round.codes[index] = Code::kUnavailable;
       auto group = table->group_of(chunks[index].pool, chunks[index].chunk);
-      if (!group) continue;
-      Tally& tally = round.tallies[index];
-      tally.group = *group;
-      tally.needed = std::max(1u, table->pools.at(chunks[index].pool).min_replicas);
+      if (!group || (*group)->members.empty()) continue;
       unsigned in_sync = 0;
       for (const auto& member : (*group)->members) in_sync += member.in_sync ? 1 : 0;
-      if (in_sync < tally.needed) {
-        codes[index] = Code::kDegraded;
+      if (in_sync < table->pools.at(chunks[index].pool).min_replicas) {
+        round.codes[index] = Code::kDegraded;
         continue;
       }
-      for (const auto& member : (*group)->members) {
-        if (member.in_sync) by_server[member.server].push_back(index);
-      }
+      round.groups[index] = *group;
+      by_head[(*group)->members.front().server].push_back(index);
     }
     std::vector<rpc::Task<Result<>>> calls;
     const Deadline one = at_most(runtime_.clock(), deadline, kSyncTry);
-    for (auto& [server, which] : by_server) {
+    for (auto& [server, which] : by_head) {
       auto channel = routing_.channel(*table, server);
       if (!channel) continue;
       for (std::size_t from = 0; from < which.size(); from += kSyncItemsMax) {
         const std::size_t to = std::min(which.size(), from + kSyncItemsMax);
-        calls.push_back(
-            ask(*channel, session, chunks, {which.begin() + from, which.begin() + to}, round, one));
+        std::vector<std::size_t> part(which.begin() + from, which.begin() + to);
+        calls.push_back(ask(*channel, session, chunks, std::move(part), round, one));
       }
     }
     auto asked = co_await run_all(runtime_, std::move(calls), 64);
@@ -105,19 +95,9 @@ rpc::Task<Result<std::vector<Code>>> ChunkIo::sync(std::vector<ChunkVersion> chu
       session_.verify();
       co_return fail(std::move(asked.error()));
     }
-    std::vector<std::size_t> still;
-    for (std::size_t index : open) {
-      const Tally& tally = round.tallies[index];
-      if (tally.needed != 0 && tally.synced >= tally.needed) {
-        codes[index] = Code::kOk;
-      } else if (tally.lost) {
-        codes[index] = Code::kLostUnsynced;
-      } else {
-        if (tally.synced != 0 || tally.other != Code::kUnavailable) codes[index] = tally.other;
-        still.push_back(index);
-      }
-    }
-    open = std::move(still);
+    std::erase_if(open, [&](std::size_t index) {
+      return round.codes[index] == Code::kOk || round.codes[index] == Code::kLostUnsynced;
+    });
     if (open.empty() || deadline.passed(runtime_.clock())) break;
     auto refreshed = co_await routing_.refresh(table, deadline);
     if (!refreshed && refreshed.error().code() == Code::kCancelled)
@@ -126,7 +106,7 @@ rpc::Task<Result<std::vector<Code>>> ChunkIo::sync(std::vector<ChunkVersion> chu
         co_await rpc::sleep_until(runtime_, std::min(deadline.at, runtime_.clock().now() + wait.next()));
     if (!slept) co_return fail(std::move(slept.error()));
   }
-  co_return codes;
+  co_return std::move(round.codes);
 }
 
 }  // namespace cairn::client

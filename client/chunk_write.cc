@@ -67,7 +67,7 @@ rpc::Task<Result<ChunkWritten>> ChunkIo::write(ChunkWrite write, Deadline deadli
     } else {
       rpc::OutMessage message;
       auto body = message.body<schema::WriteRequest>();
-      set_context(body.initContext(), target, (*group)->epoch, sequence);
+      set_context(body.initContext(), target, (*group)->epoch, (*group)->members.front().target, sequence);
       body.setKind(write.kind);
       body.setOffset(write.offset);
       body.setLength(write.length);

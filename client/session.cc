@@ -251,6 +251,16 @@ void Session::ended(SessionId session) {
   wake_.set();
 }
 
+rpc::Task<Result<>> Session::touch(Deadline deadline) {
+  std::function<void(schema::KeepAliveRequest::Builder, std::uint64_t)> fill =
+      [](schema::KeepAliveRequest::Builder body, std::uint64_t session) { body.setSession(session); };
+  const TimePoint sent = runtime_.clock().now();  // of the first try: the lease ends rather too early
+  auto reply = co_await query<rpc::method::KeepAlive>(std::move(fill), deadline);
+  if (!reply) co_return fail(std::move(reply.error()));
+  renewed(sent, (*reply)->getLeaseMs());
+  co_return Result<>{};
+}
+
 rpc::Task<> Session::keep_alive() {
   while (!closed()) {
     const Duration lease = std::chrono::milliseconds(lease_ms_.load());

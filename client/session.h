@@ -85,6 +85,8 @@ class Session final : private rpc::Service {
   std::uint64_t next_sequence() { return sequence_.fetch_add(1, std::memory_order_relaxed); }
   // A chunkserver said that the session ended: ask the metadata server now.
   void verify() { wake_.set(); }
+  // Renews the lease now, waiting for the server if need be.
+  rpc::Task<Result<>> touch(Deadline deadline);
   void on_routing_version(std::function<void(std::uint64_t)> callback) { on_routing_ = std::move(callback); }
 
   // A call that changes nothing. `fill` gets the body and the session id; it may be called several times.

@@ -1,0 +1,226 @@
+// Attributes of inodes: sizes, modes, times, symlink targets, extended attributes; and statfs.
+#include <sys/stat.h>
+
+#include "client/file_system_impl.h"
+
+namespace cairn::client {
+
+std::optional<Result<Entry>> FileSystemImpl::try_getattr(InodeId id) {
+  InodeRef inode = inodes_.find(id);
+  if (!inode) return std::nullopt;
+  std::lock_guard lock(inode->mutex);
+  if (!inode->have_attr || !inodes_.usable(*inode) || inode->recalling) return std::nullopt;
+  return entry_of(*inode, Counted::kNo);
+}
+
+rpc::Task<Result<Entry>> FileSystemImpl::refresh_attr(InodeRef inode) {
+  RequestMark mark(inode);
+  std::function<void(schema::GetAttrRequest::Builder, std::uint64_t)> fill =
+      [id = inode->id](schema::GetAttrRequest::Builder body, std::uint64_t session) {
+        body.setSession(session);
+        body.setInode(id.value());
+      };
+  Stamp stamp;
+  auto reply = co_await session_.query<rpc::method::GetAttr>(std::move(fill), context_.deadline(), &stamp);
+  if (!reply) co_return fail(std::move(reply.error()));
+  CO_TRY(auto answer, decoded("GetAttr", [&] {
+           return std::pair(decode((*reply)->getAttr()), decode((*reply)->getGrants()));
+         }));
+  inodes_.take_grants(stamp, answer.second);
+  co_return entry_from(inode, answer.first, Counted::kNo);
+}
+
+FileSystem::Task<Entry> FileSystemImpl::getattr(InodeId id) {
+  if (auto known = try_getattr(id)) co_return std::move(*known);
+  auto entry = co_await refresh_attr(inodes_.get(id));
+  co_return entry;
+}
+
+FileSystem::Task<Entry> FileSystemImpl::setattr(InodeId id, SetAttr change) {
+  constexpr std::uint32_t kTimes = kSetAtime | kSetMtime | kSetAtimeNow | kSetMtimeNow;
+  InodeRef inode = inodes_.get(id);
+  if (change.valid & kSetSize) {
+    auto set =
+        co_await set_size(context_, leases_, write_back_, reporter_, inode, change, context_.deadline());
+    if (!set) co_return fail(std::move(set.error()));
+    co_return entry_from(inode, *set, Counted::kNo);
+  }
+  if ((change.valid & ~kTimes) == 0) {
+    // Times of a file held exclusively are ours: they go with the next report.
+    std::lock_guard lock(inode->mutex);
+    if (inode->file && inode->have_attr && inode->have_layout && !inode->recalling &&
+        inodes_.usable(*inode, Lease::kExclusive)) {
+      Attr& attr = inode->attr.attr;
+      const std::int64_t now = runtime_.clock().wall_ns();
+      if (change.valid & (kSetAtime | kSetAtimeNow)) {
+        attr.atime_ns = change.valid & kSetAtimeNow ? now : change.attr.atime_ns;
+        inode->file->report_atime = true;
+      }
+      if (change.valid & (kSetMtime | kSetMtimeNow)) {
+        attr.mtime_ns = change.valid & kSetMtimeNow ? now : change.attr.mtime_ns;
+        inode->file->report_times = true;
+      }
+      attr.ctime_ns = now;
+      write_back_.queue(inode);
+      co_return entry_of(*inode, Counted::kNo);
+    }
+  }
+  // A report on its way carries older times: it must not arrive after this.
+  CO_TRYV(co_await reporter_.quiet(inode, context_.deadline()));
+  {
+    std::lock_guard lock(inode->mutex);
+    if (inode->file && change.valid & (kSetMtime | kSetMtimeNow)) inode->file->report_times = false;
+    if (inode->file && change.valid & (kSetAtime | kSetAtimeNow)) inode->file->report_atime = false;
+  }
+  RequestMark mark(inode);
+  std::function<void(schema::SetAttrRequest::Builder)> fill = [&](schema::SetAttrRequest::Builder body) {
+    body.setInode(id.value());
+    body.setValid(change.valid);
+    encode(change.attr, body.initAttr());
+  };
+  auto reply = co_await session_.mutate<rpc::method::SetAttr>(std::move(fill), context_.deadline());
+  if (!reply) {
+    std::lock_guard lock(inode->mutex);
+    inode->have_attr = false;
+    co_return fail(std::move(reply.error()));
+  }
+  CO_TRY(auto attr, decoded("SetAttr", [&] { return decode((*reply)->getAttr()); }));
+  {
+    std::lock_guard lock(inode->mutex);
+    if (inode->file) inode->file->meta_dirty = true;
+  }
+  co_return entry_from(inode, attr, Counted::kNo);
+}
+
+FileSystem::Task<std::string> FileSystemImpl::readlink(InodeId id) {
+  InodeRef inode = inodes_.get(id);
+  {
+    std::lock_guard lock(inode->mutex);
+    if (inode->target) co_return *inode->target;  // a link's target never changes
+  }
+  std::function<void(schema::InodeRequest::Builder, std::uint64_t)> fill =
+      [id](schema::InodeRequest::Builder body, std::uint64_t session) {
+        body.setSession(session);
+        body.setInode(id.value());
+      };
+  auto reply = co_await session_.query<rpc::method::ReadLink>(std::move(fill), context_.deadline());
+  if (!reply) co_return fail(std::move(reply.error()));
+  CO_TRY(auto target, decoded("ReadLink", [&] { return std::string(rpc::text((*reply)->getTarget())); }));
+  std::lock_guard lock(inode->mutex);
+  inode->target = target;
+  co_return target;
+}
+
+FileSystem::Task<StatFs> FileSystemImpl::statfs() {
+  std::function<void(schema::Empty::Builder, std::uint64_t)> fill = [](schema::Empty::Builder,
+                                                                       std::uint64_t) {};
+  auto reply = co_await session_.query<rpc::method::StatFs>(std::move(fill), context_.deadline());
+  if (!reply) co_return fail(std::move(reply.error()));
+  co_return StatFs{(*reply)->getTotal(), (*reply)->getAvailable(), (*reply)->getFiles()};
+}
+
+// --- extended attributes ---
+
+std::optional<Result<std::string>> FileSystemImpl::try_getxattr(InodeId id, std::string_view name) {
+  InodeRef inode = inodes_.find(id);
+  if (!inode) return std::nullopt;
+  std::lock_guard lock(inode->mutex);
+  if (!inodes_.usable(*inode) || inode->recalling) return std::nullopt;
+  auto it = inode->xattrs.find(name);
+  if (it == inode->xattrs.end()) {
+    if (!inode->no_xattrs) return std::nullopt;
+    return fail(Code::kNoAttribute, "inode " + to_string(id) + " has no such attribute");
+  }
+  if (!it->second) return fail(Code::kNoAttribute, "inode " + to_string(id) + " has no such attribute");
+  return *it->second;
+}
+
+FileSystem::Task<std::string> FileSystemImpl::getxattr(InodeId id, std::string name) {
+  if (auto known = try_getxattr(id, name)) co_return std::move(*known);
+  InodeRef inode = inodes_.get(id);
+  std::uint64_t serial = 0;
+  {
+    std::lock_guard lock(inode->mutex);
+    serial = inode->lease_serial + inode->xattr_changes;
+  }
+  std::function<void(schema::GetXattrRequest::Builder, std::uint64_t)> fill =
+      [&](schema::GetXattrRequest::Builder body, std::uint64_t session) {
+        body.setSession(session);
+        body.setInode(id.value());
+        body.setName(rpc::data(name));
+      };
+  auto reply = co_await session_.query<rpc::method::GetXattr>(std::move(fill), context_.deadline());
+  if (!reply && reply.error().code() != Code::kNoAttribute) co_return fail(std::move(reply.error()));
+  std::optional<std::string> value;
+  if (reply) {
+    CO_TRY(value, decoded("GetXattr", [&] { return std::string(rpc::text((*reply)->getValue())); }));
+  }
+  {
+    std::lock_guard lock(inode->mutex);
+    if (inode->lease_serial + inode->xattr_changes == serial && inodes_.usable(*inode) && !inode->recalling)
+      inode->xattrs.insert_or_assign(name, value);
+  }
+  if (!value) co_return fail(std::move(reply.error()));
+  co_return std::move(*value);
+}
+
+FileSystem::Task<std::vector<std::string>> FileSystemImpl::listxattr(InodeId id) {
+  std::function<void(schema::InodeRequest::Builder, std::uint64_t)> fill =
+      [id](schema::InodeRequest::Builder body, std::uint64_t session) {
+        body.setSession(session);
+        body.setInode(id.value());
+      };
+  auto reply = co_await session_.query<rpc::method::ListXattr>(std::move(fill), context_.deadline());
+  if (!reply) co_return fail(std::move(reply.error()));
+  co_return decoded("ListXattr", [&] {
+    std::vector<std::string> names;
+    for (auto name : (*reply)->getNames()) names.emplace_back(rpc::text(name));
+    return names;
+  });
+}
+
+FileSystem::Task<void> FileSystemImpl::setxattr(InodeId id, std::string name, std::string value,
+                                                std::uint32_t flags) {
+  InodeRef inode = inodes_.get(id);
+  const auto uncertain = [&] {
+    std::lock_guard lock(inode->mutex);
+    inode->no_xattrs = false;
+    inode->xattrs.clear();
+    inode->have_attr = false;  // ctime
+    ++inode->xattr_changes;    // answers on their way are from before
+  };
+  uncertain();
+  std::function<void(schema::SetXattrRequest::Builder)> fill = [&](schema::SetXattrRequest::Builder body) {
+    body.setInode(id.value());
+    body.setName(rpc::data(name));
+    body.setValue(rpc::data(value));
+    body.setFlags(flags);
+  };
+  auto reply = co_await session_.mutate<rpc::method::SetXattr>(std::move(fill), context_.deadline());
+  uncertain();
+  if (!reply) co_return fail(std::move(reply.error()));
+  co_return Result<>{};
+}
+
+FileSystem::Task<void> FileSystemImpl::removexattr(InodeId id, std::string name) {
+  InodeRef inode = inodes_.get(id);
+  const auto uncertain = [&] {
+    std::lock_guard lock(inode->mutex);
+    inode->no_xattrs = false;
+    inode->xattrs.clear();
+    inode->have_attr = false;
+    ++inode->xattr_changes;
+  };
+  uncertain();
+  std::function<void(schema::RemoveXattrRequest::Builder)> fill =
+      [&](schema::RemoveXattrRequest::Builder body) {
+        body.setInode(id.value());
+        body.setName(rpc::data(name));
+      };
+  auto reply = co_await session_.mutate<rpc::method::RemoveXattr>(std::move(fill), context_.deadline());
+  uncertain();
+  if (!reply) co_return fail(std::move(reply.error()));
+  co_return Result<>{};
+}
+
+}  // namespace cairn::client

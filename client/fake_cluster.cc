@@ -1,0 +1,1036 @@
+#include "client/fake_cluster.h"
+
+#include <sys/stat.h>
+
+#include <capnp/serialize.h>
+
+#include <cstring>
+
+namespace cairn::client {
+namespace {
+
+using namespace rpc;
+
+// A reply kept to answer a retry.
+std::string frozen(OutMessage& message) {
+  auto words = capnp::messageToFlatArray(message.builder());
+  return {reinterpret_cast<const char*>(words.asBytes().begin()), words.asBytes().size()};
+}
+template <class S>
+OutMessage thawed(const std::string& bytes) {
+  kj::Array<capnp::word> words = kj::heapArray<capnp::word>(bytes.size() / sizeof(capnp::word));
+  std::memcpy(words.begin(), bytes.data(), bytes.size());
+  capnp::FlatArrayMessageReader reader(words);
+  OutMessage message;
+  message.builder().setRoot(reader.getRoot<S>());
+  return message;
+}
+
+struct FakeInode {
+  Attr attr;
+  std::uint64_t change = 1;
+  InodeId parent;
+  std::map<std::string, InodeId> entries;
+  std::string target;
+  DataId data;
+  RangeSet holes;
+  Range trim;
+  std::uint64_t bound = 0;
+  struct Holder {
+    Lease kind = Lease::kNone;
+    std::uint64_t generation = 0;
+  };
+  std::map<SessionId, Holder> holders;
+  std::map<SessionId, unsigned> opens;
+  std::map<std::string, std::string> xattrs;
+};
+
+struct FakeObject {
+  DataId data;
+  std::uint64_t size = 0;
+  Digest digest;
+};
+
+struct FakeSession {
+  std::shared_ptr<Peer> peer;
+  std::map<std::uint64_t, std::string> replies;
+};
+
+struct FakeChunk {
+  std::string bytes;
+  Version version;
+  RequestId last;
+  bool synced = false;
+  std::optional<std::string> synced_bytes;  // what a power cut would leave
+  std::uint64_t generation = 0;
+};
+
+Grant grant_of(InodeId inode, const FakeInode::Holder& holder) { return {inode, holder.kind, holder.generation}; }
+
+void put_grants(capnp::List<schema::Grant>::Builder to, const std::vector<Grant>& grants) {
+  for (unsigned i = 0; i < grants.size(); ++i) {
+    to[i].setInode(grants[i].inode.value());
+    to[i].setKind(encode(grants[i].kind));
+    to[i].setGeneration(grants[i].generation);
+  }
+}
+
+}  // namespace
+
+struct FakeCluster::State {
+  explicit State(FakeCluster& owner, Options options) : options(options), owner(owner) {}
+  const Options options;
+  FakeCluster& owner;
+  std::mutex mutex;
+  // guarded by mutex, all below
+  std::function<Fault(int, std::uint16_t)> decide;
+  std::map<std::uint16_t, unsigned> counts;
+  std::uint64_t next_id = 100;
+  std::uint64_t next_generation = 1;
+  std::uint64_t epoch = 1;
+  std::uint64_t routing_version = 1;
+  std::set<unsigned> lost_servers;
+  std::map<InodeId, FakeInode> inodes;
+  std::map<std::string, FakeObject> objects;
+  std::map<SessionId, FakeSession> sessions;
+  std::set<SessionId> ended;
+  std::map<std::pair<unsigned, ChunkId>, FakeChunk> chunks;  // by (server, chunk)
+  std::map<ChunkId, std::uint64_t> reconciled;               // epochs below it lost what was unsynced
+
+  struct MetaService : Service {
+    explicit MetaService(State& state) : state(state) {}
+    State& state;
+    Task<Result<OutMessage>> handle(Request request) override;
+  };
+  struct ChunkService : Service {
+    ChunkService(State& state, unsigned index) : state(state), index(index) {}
+    State& state;
+    const unsigned index;
+    Task<Result<OutMessage>> handle(Request request) override;
+    Result<OutMessage> serve(const Request& request);
+  };
+  Identity meta_identity, chunk_identity;
+  MetaService meta{*this};
+  std::vector<std::unique_ptr<ChunkService>> servers;
+  std::unique_ptr<Server> meta_listener;
+  std::vector<std::unique_ptr<Server>> listeners;
+
+  Fault count(int server, std::uint16_t method) {
+    std::function<Fault(int, std::uint16_t)> ask;
+    {
+      std::lock_guard lock(mutex);
+      ++counts[method];
+      ask = decide;
+    }
+    return ask ? ask(server, method) : Fault::kNone;
+  }
+
+  // --- groups: 8 slots; slot s has servers s, s+1, ... mod n ---
+  static constexpr std::uint32_t kSlots = 8;
+  std::vector<unsigned> members_of(std::uint32_t slot) const {
+    std::vector<unsigned> members;
+    for (unsigned r = 0; r < options.replicas; ++r) {
+      const unsigned server = (slot + r) % options.servers;
+      if (!lost_servers.contains(server)) members.push_back(server);
+    }
+    return members;
+  }
+  std::vector<unsigned> members_of(const ChunkId& chunk) const { return members_of(slot_of(placement_hash(chunk), kSlots)); }
+
+  void put_attr(const FakeInode& inode, schema::Attr::Builder to) const {
+    encode(inode.attr, to);
+    to.setChange(inode.change);
+  }
+  void put_layout(const FakeInode& inode, schema::Layout::Builder to) const {
+    if (!S_ISREG(inode.attr.mode)) return;
+    auto layer = to.initLayers(1)[0];
+    layer.setData(inode.data.value());
+    layer.setPool(1);
+    layer.setChunkSize(options.chunk_size);
+    const auto holes = inode.holes.list();
+    auto list = to.initHoles(static_cast<unsigned>(holes.size()));
+    for (unsigned i = 0; i < holes.size(); ++i) {
+      list[i].setFrom(holes[i].from);
+      list[i].setTo(holes[i].to);
+    }
+    to.getTrim().setFrom(inode.trim.from);
+    to.getTrim().setTo(inode.trim.to);
+    to.setBound(inode.bound);
+  }
+  Grant take(InodeId id, SessionId session, Lease kind) {
+    auto& holder = inodes.at(id).holders[session];
+    if (holder.kind < kind) holder = {kind, next_generation++};
+    if (kind == Lease::kExclusive) {
+      FakeInode& inode = inodes.at(id);
+      inode.bound = std::max(inode.bound, chunks_of(inode.attr.size, options.chunk_size) + options.initial_bound);
+    }
+    return grant_of(id, holder);
+  }
+  std::int64_t now() const { return owner.clock_.wall_ns(); }
+  void touch(FakeInode& inode, bool entries) {
+    ++inode.change;
+    inode.attr.ctime_ns = now();
+    if (entries) inode.attr.mtime_ns = inode.attr.ctime_ns;
+  }
+  FakeInode& make_inode(std::uint32_t mode) {
+    const InodeId id(next_id++);
+    FakeInode& inode = inodes[id];
+    inode.attr.inode = id;
+    inode.attr.mode = mode;
+    inode.attr.nlink = S_ISDIR(mode) ? 2 : 1;
+    inode.attr.mtime_ns = inode.attr.ctime_ns = inode.attr.atime_ns = inode.attr.btime_ns = now();
+    inode.data = DataId(next_id++);
+    return inode;
+  }
+
+  // Recalls what others hold of `inodes` down to `keep`; then they hold no more than that.
+  Task<> recall(SessionId asker, std::vector<InodeId> wanted, Lease keep);
+  Task<Result<OutMessage>> serve_meta(Request& request, SessionId session);
+  Result<OutMessage> change(const Request& request, SessionId session);
+  Result<OutMessage> query(const Request& request, SessionId session);
+  std::vector<InodeId> touched(const Request& request, Lease& keep);
+  OutMessage routing();
+  void end(SessionId session) {
+    ended.insert(session);
+    sessions.erase(session);
+    for (auto& [id, inode] : inodes) {
+      if (auto it = inode.holders.find(session); it != inode.holders.end()) {
+        if (it->second.kind == Lease::kExclusive) inode.trim = {inode.attr.size, inode.bound * options.chunk_size};
+        inode.holders.erase(it);
+      }
+      inode.opens.erase(session);
+    }
+  }
+};
+
+// --- the metadata server ---
+
+Task<> FakeCluster::State::recall(SessionId asker, std::vector<InodeId> wanted, Lease keep) {
+  struct Call {
+    SessionId session;
+    InodeId inode;
+    std::uint64_t generation;
+    std::shared_ptr<Peer> peer;
+  };
+  std::vector<Call> calls;
+  {
+    std::lock_guard lock(mutex);
+    for (InodeId id : wanted) {
+      auto it = inodes.find(id);
+      if (it == inodes.end()) continue;
+      for (auto& [session, holder] : it->second.holders) {
+        if (session != asker && holder.kind > keep) calls.push_back({session, id, holder.generation, sessions[session].peer});
+      }
+    }
+  }
+  for (Call& call : calls) {
+    if (call.peer) {
+      OutMessage message;
+      auto item = message.body<schema::RecallRequest>().initRecalls(1)[0];
+      item.setInode(call.inode.value());
+      item.setKeep(encode(keep));
+      item.setGeneration(call.generation);
+      auto peer = call.peer;
+      const Deadline deadline = Deadline::after(owner.clock_, std::chrono::seconds(10));
+      auto reply = co_await peer->call<method::Recall>(std::move(message), deadline);
+      (void)reply;
+    }
+    std::lock_guard lock(mutex);
+    auto it = inodes.find(call.inode);
+    if (it == inodes.end()) continue;
+    auto holder = it->second.holders.find(call.session);
+    if (holder == it->second.holders.end()) continue;
+    if (keep == Lease::kNone) it->second.holders.erase(holder);
+    else holder->second.kind = std::min(holder->second.kind, keep);
+  }
+}
+
+// Which inodes a request needs, and what others may keep of them.
+std::vector<InodeId> FakeCluster::State::touched(const Request& request, Lease& keep) {
+  keep = Lease::kNone;
+  std::lock_guard lock(mutex);
+  const auto child = [&](InodeId parent, std::string_view name) {
+    auto it = inodes.find(parent);
+    if (it == inodes.end()) return InodeId{};
+    auto entry = it->second.entries.find(std::string(name));
+    return entry == it->second.entries.end() ? InodeId{} : entry->second;
+  };
+  switch (request.method) {
+    case method::Lookup::kNumber: {
+      keep = Lease::kShared;
+      auto body = request.body<method::Lookup>();
+      return {InodeId(body.getParent()), child(InodeId(body.getParent()), text(body.getName()))};
+    }
+    case method::GetAttr::kNumber: keep = Lease::kShared; return {InodeId(request.body<method::GetAttr>().getInode())};
+    case method::SetAttr::kNumber: return {InodeId(request.body<method::SetAttr>().getInode())};
+    case method::Make::kNumber: {
+      auto body = request.body<method::Make>();
+      return {InodeId(body.getParent()), child(InodeId(body.getParent()), text(body.getName()))};
+    }
+    case method::Open::kNumber: {
+      auto body = request.body<method::Open>();
+      keep = body.getWrite() || body.getTruncate() ? Lease::kNone : Lease::kShared;
+      return {InodeId(body.getInode())};
+    }
+    case method::Remove::kNumber: {
+      auto body = request.body<method::Remove>();
+      return {InodeId(body.getParent()), child(InodeId(body.getParent()), text(body.getName()))};
+    }
+    case method::Rename::kNumber: {
+      auto body = request.body<method::Rename>();
+      return {InodeId(body.getParent()), InodeId(body.getNewParent()), child(InodeId(body.getParent()), text(body.getName())),
+              child(InodeId(body.getNewParent()), text(body.getNewName()))};
+    }
+    case method::Link::kNumber: {
+      auto body = request.body<method::Link>();
+      return {InodeId(body.getInode()), InodeId(body.getParent())};
+    }
+    default: return {};
+  }
+}
+
+OutMessage FakeCluster::State::routing() {
+  OutMessage reply;
+  auto body = reply.body<schema::Routing>();
+  body.setVersion(routing_version);
+  body.setFull(true);
+  auto pool = body.initPools(1)[0];
+  pool.setId(1);
+  pool.setSlots(kSlots);
+  pool.setReplicas(static_cast<std::uint8_t>(options.replicas));
+  pool.setMinReplicas(static_cast<std::uint8_t>(options.replicas - lost_servers.size() > 0 && lost_servers.empty() ? options.replicas : 1));
+  pool.setChunkSize(options.chunk_size);
+  auto list = body.initServers(options.servers);
+  for (unsigned i = 0; i < options.servers; ++i) {
+    list[i].setId(i + 1);
+    list[i].setAddress(owner.server_address(i));
+  }
+  auto groups = body.initGroups(kSlots);
+  for (unsigned slot = 0; slot < kSlots; ++slot) {
+    groups[slot].getId().setPool(1);
+    groups[slot].getId().setSlot(slot);
+    groups[slot].setEpoch(epoch);
+    const auto members = members_of(slot);
+    auto to = groups[slot].initMembers(static_cast<unsigned>(members.size()));
+    for (unsigned m = 0; m < members.size(); ++m) {
+      to[m].setServer(members[m] + 1);
+      to[m].setTarget(members[m] + 1);
+      to[m].setInSync(true);
+    }
+  }
+  return reply;
+}
+
+Task<Result<OutMessage>> FakeCluster::State::MetaService::handle(Request request) {
+  const Fault fault = state.count(-1, request.method);
+  if (fault == Fault::kUnavailable) co_return fail(Code::kUnavailable, "told to refuse");
+  if (fault == Fault::kLoseRequest) {
+    request.peer->close("told to lose the request");
+    co_return fail(Code::kUnavailable, "lost");
+  }
+  auto reply = co_await state.serve_meta(request, SessionId{});
+  if (fault == Fault::kLoseReply) {
+    request.peer->close("told to lose the reply");
+    co_return fail(Code::kUnavailable, "lost");
+  }
+  co_return reply;
+}
+
+template <class M>
+bool session_in(const Request& request, SessionId& session, std::uint64_t& sequence) {
+  if (request.method != M::kNumber) return false;
+  auto mutation = request.body<M>().getMutation();
+  session = SessionId(mutation.getSession());
+  sequence = mutation.getSequence();
+  return true;
+}
+
+Task<Result<OutMessage>> FakeCluster::State::serve_meta(Request& request, SessionId) {
+  if (request.method == method::OpenSession::kNumber) {
+    std::lock_guard lock(mutex);
+    const SessionId resume(request.body<method::OpenSession>().getResume());
+    const bool resumed = resume.valid() && sessions.contains(resume);
+    const SessionId id = resumed ? resume : SessionId(next_id++);
+    sessions[id].peer = request.peer;
+    OutMessage reply;
+    auto body = reply.body<schema::OpenSessionReply>();
+    body.setSession(id.value());
+    body.setCluster(7);
+    body.setLeaseMs(options.lease_ms);
+    body.setResumed(resumed);
+    body.setRoutingVersion(routing_version);
+    co_return reply;
+  }
+  SessionId session;
+  std::uint64_t sequence = 0;
+  const bool mutation = session_in<method::SetAttr>(request, session, sequence) || session_in<method::Make>(request, session, sequence) ||
+                        session_in<method::Open>(request, session, sequence) || session_in<method::Report>(request, session, sequence) ||
+                        session_in<method::ExtendBound>(request, session, sequence) || session_in<method::Remove>(request, session, sequence) ||
+                        session_in<method::Rename>(request, session, sequence) || session_in<method::Link>(request, session, sequence) ||
+                        session_in<method::SetXattr>(request, session, sequence) || session_in<method::RemoveXattr>(request, session, sequence) ||
+                        session_in<method::CreateObject>(request, session, sequence) || session_in<method::Seal>(request, session, sequence) ||
+                        session_in<method::AbortObject>(request, session, sequence) || session_in<method::DeleteObject>(request, session, sequence);
+  if (!mutation) {
+    switch (request.method) {
+      case method::KeepAlive::kNumber: session = SessionId(request.body<method::KeepAlive>().getSession()); break;
+      case method::Reassert::kNumber: session = SessionId(request.body<method::Reassert>().getSession()); break;
+      case method::Lookup::kNumber: session = SessionId(request.body<method::Lookup>().getSession()); break;
+      case method::GetAttr::kNumber: session = SessionId(request.body<method::GetAttr>().getSession()); break;
+      case method::ReadDir::kNumber: session = SessionId(request.body<method::ReadDir>().getSession()); break;
+      case method::GetXattr::kNumber: session = SessionId(request.body<method::GetXattr>().getSession()); break;
+      default: break;
+    }
+  }
+  if (session.valid()) {
+    std::lock_guard lock(mutex);
+    if (!sessions.contains(session)) co_return fail(Code::kSessionEnded, "no such session");
+    if (mutation) {
+      auto& replies = sessions[session].replies;
+      if (auto it = replies.find(sequence); it != replies.end()) co_return thawed<schema::Empty>(it->second);
+    }
+  }
+  Lease keep = Lease::kNone;
+  auto wanted = touched(request, keep);
+  co_await recall(session, std::move(wanted), keep);
+  std::lock_guard lock(mutex);
+  if (session.valid() && !sessions.contains(session)) co_return fail(Code::kSessionEnded, "no such session");
+  if (!mutation) co_return query(request, session);
+  auto reply = change(request, session);
+  if (reply) sessions[session].replies[sequence] = frozen(*reply);
+  co_return reply;
+}
+
+Result<OutMessage> FakeCluster::State::query(const Request& request, SessionId session) {
+  OutMessage reply;
+  switch (request.method) {
+    case method::KeepAlive::kNumber: {
+      auto body = reply.body<schema::KeepAliveReply>();
+      body.setLeaseMs(options.lease_ms);
+      body.setRoutingVersion(routing_version);
+      return reply;
+    }
+    case method::Reassert::kNumber: {
+      auto body = request.body<method::Reassert>();
+      std::set<std::uint64_t> exclusive, shared, open;
+      for (auto id : body.getExclusive()) exclusive.insert(id);
+      for (auto id : body.getShared()) shared.insert(id);
+      for (auto id : body.getOpen()) open.insert(id);
+      for (auto& [id, inode] : inodes) {
+        auto it = inode.holders.find(session);
+        if (it != inode.holders.end() && !exclusive.contains(id.value())) inode.holders.erase(it);
+        if (shared.contains(id.value())) inode.holders[session] = {Lease::kShared, next_generation++};
+        if (!open.contains(id.value())) inode.opens.erase(session);
+      }
+      reply.body<schema::Empty>();
+      return reply;
+    }
+    case method::CloseSession::kNumber: {
+      const SessionId closing(request.body<method::CloseSession>().getSession());
+      end(closing);
+      reply.body<schema::Empty>();
+      return reply;
+    }
+    case method::GetRouting::kNumber: return routing();
+    case method::SyncMeta::kNumber: reply.body<schema::Empty>(); return reply;
+    case method::StatFs::kNumber: reply.body<schema::StatFsReply>().setFiles(inodes.size()); return reply;
+    case method::Lookup::kNumber: {
+      auto body = request.body<method::Lookup>();
+      const InodeId parent(body.getParent());
+      if (!inodes.contains(parent)) return fail(Code::kNotFound, "no parent");
+      auto& dir = inodes.at(parent);
+      auto it = dir.entries.find(std::string(text(body.getName())));
+      std::vector<Grant> grants{take(parent, session, Lease::kShared)};
+      auto out = reply.body<schema::LookupReply>();
+      if (it != dir.entries.end()) {
+        grants.push_back(take(it->second, session, Lease::kShared));
+        put_attr(inodes.at(it->second), out.initAttr());
+      }
+      put_grants(out.initGrants(static_cast<unsigned>(grants.size())), grants);
+      return reply;
+    }
+    case method::GetAttr::kNumber: {
+      const InodeId id(request.body<method::GetAttr>().getInode());
+      if (!inodes.contains(id)) return fail(Code::kNotFound, "no inode");
+      auto out = reply.body<schema::AttrReply>();
+      const std::vector<Grant> grants{take(id, session, Lease::kShared)};
+      put_attr(inodes.at(id), out.initAttr());
+      put_grants(out.initGrants(1), grants);
+      return reply;
+    }
+    case method::ReadLink::kNumber:
+      reply.body<schema::ReadLinkReply>().setTarget(data(inodes.at(InodeId(request.body<method::ReadLink>().getInode())).target));
+      return reply;
+    case method::ReadDir::kNumber: {
+      auto body = request.body<method::ReadDir>();
+      const InodeId id(body.getInode());
+      FakeInode& dir = inodes.at(id);
+      std::vector<std::pair<std::string, InodeId>> all(dir.entries.begin(), dir.entries.end());
+      const std::size_t from = body.getCookie(), to = std::min<std::size_t>(all.size(), from + body.getLimit());
+      auto out = reply.body<schema::ReadDirReply>();
+      auto entries = out.initEntries(static_cast<unsigned>(to - from));
+      std::vector<Grant> grants{take(id, session, Lease::kShared)};
+      for (std::size_t i = from; i < to; ++i) {
+        auto entry = entries[static_cast<unsigned>(i - from)];
+        entry.setName(data(all[i].first));
+        entry.setInode(all[i].second.value());
+        entry.setType(inodes.at(all[i].second).attr.mode);
+        entry.setCookie(i + 1);
+        if (body.getPlus()) {
+          grants.push_back(take(all[i].second, session, Lease::kShared));
+          put_attr(inodes.at(all[i].second), entry.initAttr());
+        }
+      }
+      out.setEnd(to == all.size());
+      out.setParent(dir.parent.value());
+      put_grants(out.initGrants(static_cast<unsigned>(grants.size())), grants);
+      return reply;
+    }
+    case method::GetXattr::kNumber: {
+      auto body = request.body<method::GetXattr>();
+      auto& xattrs = inodes.at(InodeId(body.getInode())).xattrs;
+      auto it = xattrs.find(std::string(text(body.getName())));
+      if (it == xattrs.end()) return fail(Code::kNoAttribute, "no such attribute");
+      reply.body<schema::GetXattrReply>().setValue(data(it->second));
+      return reply;
+    }
+    case method::GetObjects::kNumber: {
+      auto body = request.body<method::GetObjects>();
+      auto results = reply.body<schema::GetObjectsReply>().initResults(body.getKeys().size());
+      for (unsigned i = 0; i < results.size(); ++i) {
+        const std::string id(text(body.getKeys()[i].getId()));
+        auto it = objects.find(id);
+        if (it == objects.end()) {
+          results[i].setCode(static_cast<std::uint16_t>(Code::kNotFound));
+          continue;
+        }
+        auto record = results[i].getRecord();
+        record.initKey().setId(data(id));
+        record.setState(schema::ObjectState::SEALED);
+        record.setSize(it->second.size);
+        record.getDigest().setHigh(it->second.digest.high);
+        record.getDigest().setLow(it->second.digest.low);
+        auto layer = record.initLayout().initLayers(1)[0];
+        layer.setData(it->second.data.value());
+        layer.setPool(1);
+        layer.setChunkSize(options.chunk_size);
+      }
+      return reply;
+    }
+    case method::ListObjects::kNumber: {
+      auto body = request.body<method::ListObjects>();
+      std::vector<std::string> found;
+      for (auto& [id, object] : objects) {
+        if (id.starts_with(text(body.getPrefix())) && id > text(body.getAfter())) found.push_back(id);
+      }
+      auto out = reply.body<schema::ListObjectsReply>();
+      const std::size_t n = std::min<std::size_t>(found.size(), body.getLimit());
+      auto records = out.initRecords(static_cast<unsigned>(n));
+      for (unsigned i = 0; i < n; ++i) {
+        records[i].initKey().setId(data(found[i]));
+        records[i].setState(schema::ObjectState::SEALED);
+        records[i].setSize(objects[found[i]].size);
+      }
+      out.setDone(n == found.size());
+      return reply;
+    }
+    default: return fail(Code::kUnimplemented, std::string(method_name(request.method)));
+  }
+}
+
+Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId session) {
+  OutMessage reply;
+  const auto inode_of = [&](std::uint64_t id) -> Result<FakeInode*> {
+    auto it = inodes.find(InodeId(id));
+    if (it == inodes.end()) return fail(Code::kNotFound, "no inode " + std::to_string(id));
+    return &it->second;
+  };
+  const auto holds = [&](const FakeInode& inode, std::uint64_t generation) {
+    auto it = inode.holders.find(session);
+    return it != inode.holders.end() && it->second.kind == Lease::kExclusive && it->second.generation == generation;
+  };
+  switch (request.method) {
+    case method::Make::kNumber: {
+      auto body = request.body<method::Make>();
+      const InodeId parent(body.getParent());
+      TRY(FakeInode * dir, inode_of(parent.value()));
+      const std::string name(text(body.getName()));
+      auto out = reply.body<schema::MakeReply>();
+      std::vector<Grant> grants;
+      InodeId id;
+      if (auto it = dir->entries.find(name); it != dir->entries.end()) {
+        if (body.getExclusive()) return fail(Code::kExists, name + " exists");
+        id = it->second;
+      } else {
+        FakeInode& made = make_inode(body.getMode());
+        id = made.attr.inode;
+        made.attr.uid = body.getUid();
+        made.attr.gid = body.getGid();
+        made.target = std::string(text(body.getTarget()));
+        made.parent = parent;
+        dir->entries[name] = id;
+        if (S_ISDIR(body.getMode())) ++dir->attr.nlink;
+        touch(*dir, true);
+        out.setCreated(true);
+      }
+      grants.push_back(take(parent, session, Lease::kShared));
+      grants.push_back(take(id, session, body.getOpen() ? Lease::kExclusive : Lease::kShared));
+      FakeInode& inode = inodes.at(id);
+      if (body.getOpen()) ++inode.opens[session];
+      put_attr(inode, out.initAttr());
+      put_attr(*dir, out.initParentAttr());
+      put_layout(inode, out.initLayout());
+      put_grants(out.initGrants(2), grants);
+      return reply;
+    }
+    case method::Open::kNumber: {
+      auto body = request.body<method::Open>();
+      TRY(FakeInode * inode, inode_of(body.getInode()));
+      if (body.getTruncate()) {
+        inode->attr.size = 0;
+        inode->data = DataId(next_id++);
+        inode->holes.clear();
+        inode->trim = {};
+        inode->bound = options.initial_bound;
+        touch(*inode, true);
+      }
+      ++inode->opens[session];
+      auto out = reply.body<schema::OpenReply>();
+      const std::vector<Grant> grants{take(InodeId(body.getInode()), session, body.getWrite() ? Lease::kExclusive : Lease::kShared)};
+      put_attr(*inode, out.initAttr());
+      put_layout(*inode, out.initLayout());
+      put_grants(out.initGrants(1), grants);
+      return reply;
+    }
+    case method::SetAttr::kNumber: {
+      auto body = request.body<method::SetAttr>();
+      TRY(FakeInode * inode, inode_of(body.getInode()));
+      const auto valid = body.getValid();
+      if (valid & kSetSize) {
+        if (!holds(*inode, body.getGeneration())) return fail(Code::kLeaseLost, "not held");
+        const std::uint64_t size = body.getAttr().getSize(), old = inode->attr.size;
+        if (size < old) {
+          inode->trim = {size, std::max({inode->trim.to, old, inode->bound * options.chunk_size})};
+          inode->holes.remove(chunks_of(size, options.chunk_size), kNoChunk);
+        } else {
+          CHECK(inode->trim.empty() || size <= inode->trim.from, "a file grew past a pending trim");
+          inode->holes.add(chunks_of(old, options.chunk_size), chunks_of(size, options.chunk_size));
+        }
+        inode->attr.size = size;
+        inode->attr.mtime_ns = now();
+      }
+      if (valid & kSetMode) inode->attr.mode = (inode->attr.mode & S_IFMT) | (body.getAttr().getMode() & 07777);
+      if (valid & kSetMtime) inode->attr.mtime_ns = body.getAttr().getMtime();
+      touch(*inode, false);
+      auto out = reply.body<schema::SetAttrReply>();
+      put_attr(*inode, out.initAttr());
+      put_layout(*inode, out.initLayout());
+      return reply;
+    }
+    case method::Report::kNumber: {
+      auto body = request.body<method::Report>();
+      auto codes = reply.body<schema::ReportReply>().initCodes(body.getItems().size());
+      for (unsigned i = 0; i < body.getItems().size(); ++i) {
+        auto item = body.getItems()[i];
+        auto it = inodes.find(InodeId(item.getInode()));
+        if (it == inodes.end()) {
+          codes.set(i, static_cast<std::uint16_t>(Code::kNotFound));
+          continue;
+        }
+        FakeInode& inode = it->second;
+        const bool held = holds(inode, item.getGeneration());
+        if ((item.getHasSize() || item.getMtime() != 0) && !held) codes.set(i, static_cast<std::uint16_t>(Code::kLeaseLost));
+        if (item.getHasSize() && held) {
+          if (item.getTrimDone()) inode.trim = {};
+          CHECK(inode.trim.empty() || item.getSize() <= inode.trim.from, "a report grew a file past a pending trim");
+          const std::uint64_t old = chunks_of(inode.attr.size, options.chunk_size);
+          inode.attr.size = std::max(inode.attr.size, item.getSize());
+          inode.holes.add(old, chunks_of(inode.attr.size, options.chunk_size));
+          for (auto range : item.getWritten()) {
+            CHECK(range.getTo() <= inode.bound, "a chunk beyond the bound was written");
+            inode.holes.remove(range.getFrom(), range.getTo());
+          }
+          // Bytes below the size and outside the holes exist.
+          for (std::uint64_t index = 0; index < chunks_of(inode.attr.size, options.chunk_size); ++index) {
+            const ChunkId chunk{inode.data, static_cast<std::uint32_t>(index), 0};
+            CHECK(inode.holes.contains(index) || chunks.contains({members_of(chunk).front(), chunk}), "a report claims a chunk that is not stored");
+          }
+        }
+        if (held && item.getMtime() != 0) inode.attr.mtime_ns = item.getMtime();
+        if (held) touch(inode, false);
+        auto& opens = inode.opens[session];
+        opens -= std::min(opens, item.getClosed());
+        if (held) inode.holders[session].kind = std::min(Lease::kExclusive, decode(item.getKeep()));
+      }
+      return reply;
+    }
+    case method::ExtendBound::kNumber: {
+      auto body = request.body<method::ExtendBound>();
+      TRY(FakeInode * inode, inode_of(body.getInode()));
+      if (!holds(*inode, body.getGeneration())) return fail(Code::kLeaseLost, "not held");
+      inode->bound = std::max(inode->bound, body.getBound());
+      reply.body<schema::ExtendBoundReply>().setBound(inode->bound);
+      return reply;
+    }
+    case method::Remove::kNumber: {
+      auto body = request.body<method::Remove>();
+      TRY(FakeInode * dir, inode_of(body.getParent()));
+      auto it = dir->entries.find(std::string(text(body.getName())));
+      if (it == dir->entries.end()) return fail(Code::kNotFound, "no such name");
+      FakeInode& inode = inodes.at(it->second);
+      if (body.getDirectory() && !inode.entries.empty()) return fail(Code::kNotEmpty, "not empty");
+      if (body.getDirectory()) --dir->attr.nlink;
+      --inode.attr.nlink;
+      touch(inode, false);
+      dir->entries.erase(it);
+      touch(*dir, true);
+      put_attr(*dir, reply.body<schema::DirsReply>().initParent());
+      return reply;
+    }
+    case method::Rename::kNumber: {
+      auto body = request.body<method::Rename>();
+      TRY(FakeInode * from, inode_of(body.getParent()));
+      TRY(FakeInode * to, inode_of(body.getNewParent()));
+      auto it = from->entries.find(std::string(text(body.getName())));
+      if (it == from->entries.end()) return fail(Code::kNotFound, "no such name");
+      const InodeId moved = it->second;
+      from->entries.erase(it);
+      to->entries[std::string(text(body.getNewName()))] = moved;
+      touch(*from, true);
+      touch(*to, true);
+      auto out = reply.body<schema::DirsReply>();
+      put_attr(*from, out.initParent());
+      put_attr(*to, out.initNewParent());
+      return reply;
+    }
+    case method::Link::kNumber: {
+      auto body = request.body<method::Link>();
+      TRY(FakeInode * dir, inode_of(body.getParent()));
+      TRY(FakeInode * inode, inode_of(body.getInode()));
+      dir->entries[std::string(text(body.getName()))] = InodeId(body.getInode());
+      ++inode->attr.nlink;
+      touch(*inode, false);
+      touch(*dir, true);
+      auto out = reply.body<schema::AttrReply>();
+      const std::vector<Grant> grants{take(InodeId(body.getInode()), session, Lease::kShared)};
+      put_attr(*inode, out.initAttr());
+      put_attr(*dir, out.initParentAttr());
+      put_grants(out.initGrants(1), grants);
+      return reply;
+    }
+    case method::SetXattr::kNumber: {
+      auto body = request.body<method::SetXattr>();
+      TRY(FakeInode * inode, inode_of(body.getInode()));
+      inode->xattrs[std::string(text(body.getName()))] = std::string(text(body.getValue()));
+      touch(*inode, false);
+      reply.body<schema::Empty>();
+      return reply;
+    }
+    case method::CreateObject::kNumber: {
+      auto out = reply.body<schema::CreateObjectReply>();
+      out.setData(next_id++);
+      out.setPool(1);
+      out.setChunkSize(options.chunk_size);
+      return reply;
+    }
+    case method::Seal::kNumber: {
+      auto body = request.body<method::Seal>();
+      const std::string id(text(body.getKey().getId()));
+      const Digest digest{body.getDigest().getHigh(), body.getDigest().getLow()};
+      if (body.getReceipts().size() != chunks_of(body.getSize(), options.chunk_size)) return fail(Code::kInvalidArgument, "a receipt per chunk");
+      auto it = objects.find(id);
+      if (it != objects.end() && it->second.digest != digest) {
+        return fail(Code::kConflict, "sealed as " + to_string(it->second.digest) + ", not " + to_string(digest));
+      }
+      auto out = reply.body<schema::SealReply>();
+      out.setExisted(it != objects.end());
+      if (it == objects.end()) it = objects.emplace(id, FakeObject{DataId(body.getData()), body.getSize(), digest}).first;
+      auto record = out.getRecord();
+      record.initKey().setId(data(id));
+      record.setState(schema::ObjectState::SEALED);
+      record.setSize(it->second.size);
+      record.getDigest().setHigh(digest.high);
+      record.getDigest().setLow(digest.low);
+      return reply;
+    }
+    case method::AbortObject::kNumber: reply.body<schema::Empty>(); return reply;
+    case method::DeleteObject::kNumber:
+      if (objects.erase(std::string(text(request.body<method::DeleteObject>().getKey().getId()))) == 0) return fail(Code::kNotFound, "no object");
+      reply.body<schema::Empty>();
+      return reply;
+    default: return fail(Code::kUnimplemented, std::string(method_name(request.method)));
+  }
+}
+
+// --- chunkservers: the head applies a write to all members at once ---
+
+Task<Result<OutMessage>> FakeCluster::State::ChunkService::handle(Request request) {
+  const Fault fault = state.count(static_cast<int>(index), request.method);
+  if (fault == Fault::kUnavailable) co_return fail(Code::kUnavailable, "told to refuse");
+  if (fault == Fault::kLoseRequest) {
+    request.peer->close("told to lose the request");
+    co_return fail(Code::kUnavailable, "lost");
+  }
+  auto reply = serve(request);
+  if (fault == Fault::kLoseReply) {
+    request.peer->close("told to lose the reply");
+    co_return fail(Code::kUnavailable, "lost");
+  }
+  co_return reply;
+}
+
+Result<OutMessage> FakeCluster::State::ChunkService::serve(const Request& request) {
+  using Kind = schema::WriteRequest::Kind;
+  std::lock_guard lock(state.mutex);
+  OutMessage reply;
+  const auto chunk_of = [](auto from) { return ChunkId{DataId(from.getData()), from.getIndex(), from.getShard()}; };
+  if (request.method == method::Sync::kNumber) {
+    auto body = request.body<method::Sync>();
+    auto results = reply.body<schema::SyncReply>().initResults(body.getChunks().size());
+    for (unsigned i = 0; i < results.size(); ++i) {
+      auto item = body.getChunks()[i];
+      const ChunkId chunk = chunk_of(item.getChunk());
+      Code code = Code::kOk;
+      const auto members = state.members_of(chunk);
+      if (item.getEpoch() != state.epoch || members.front() != index) code = Code::kWrongEpoch;
+      auto lost = state.reconciled.find(chunk);
+      if (lost != state.reconciled.end() && item.getVersion().getEpoch() < lost->second) code = Code::kLostUnsynced;
+      for (unsigned member : members) {
+        auto it = state.chunks.find({member, chunk});
+        if (code != Code::kOk) break;
+        if (it == state.chunks.end()) {
+          code = Code::kLostUnsynced;
+        } else {
+          it->second.synced = true;
+          it->second.synced_bytes = it->second.bytes;
+        }
+      }
+      results[i].setCode(static_cast<std::uint16_t>(code));
+      results[i].setEpoch(state.epoch);
+    }
+    return reply;
+  }
+  if (request.method == method::Read::kNumber) {
+    auto body = request.body<method::Read>();
+    auto context = body.getContext();
+    const ChunkId chunk = chunk_of(context.getChunk());
+    if (context.getEpoch() != state.epoch) return fail(Code::kWrongEpoch, "another epoch");
+    const auto members = state.members_of(chunk);
+    if (std::find(members.begin(), members.end(), index) == members.end()) return fail(Code::kNotServing, "no member");
+    auto it = state.chunks.find({index, chunk});
+    if (it == state.chunks.end()) return fail(Code::kNotFound, "absent");
+    const std::string& bytes = it->second.bytes;
+    const std::uint64_t from = std::min<std::uint64_t>(body.getOffset() / kBlockSize * kBlockSize, bytes.size());
+    const std::uint64_t to = std::min<std::uint64_t>((std::uint64_t{body.getOffset()} + body.getLength() + kBlockSize - 1) / kBlockSize * kBlockSize, bytes.size());
+    auto out = reply.body<schema::ReadReply>();
+    out.setAlignedOffset(static_cast<std::uint32_t>(body.getOffset() / kBlockSize * kBlockSize));
+    out.setChunkLength(static_cast<std::uint32_t>(bytes.size()));
+    std::string payload = to > from ? bytes.substr(from, to - from) : std::string();
+    auto sums = block_checksums(as_bytes(payload));
+    if (it->second.generation == UINT64_MAX && !payload.empty()) payload[0] = static_cast<char>(payload[0] ^ 1);  // corrupt()
+    out.setChecksums(kj::ArrayPtr<const std::uint64_t>(sums.data(), sums.size()));
+    reply.payload.pieces.push_back(Buffer::take(std::move(payload)));
+    reply.payload.self_checked = true;
+    return reply;
+  }
+  if (request.method != method::Write::kNumber) return fail(Code::kUnimplemented, "no such method");
+  auto body = request.body<method::Write>();
+  auto context = body.getContext();
+  const ChunkId chunk = chunk_of(context.getChunk());
+  const SessionId session(context.getSession());
+  if (context.getEpoch() != state.epoch) return fail(Code::kWrongEpoch, "another epoch");
+  const auto members = state.members_of(chunk);
+  if (members.empty() || members.front() != index) return fail(Code::kNotServing, "not the head");
+  if (state.ended.contains(session)) return fail(Code::kSessionEnded, "fenced");
+  const Bytes payload = request.message.payload().bytes();
+  const std::uint32_t offset = body.getOffset();
+  FakeChunk& head = state.chunks[{index, chunk}];
+  const RequestId id{session, context.getSequence()};
+  if (head.last == id) {
+    // A retry: answered, not done again.
+  } else {
+    CHECK(head.last.session != session || head.last.sequence < id.sequence, "writes of a chunk came out of order");
+    std::string bytes = head.bytes;
+    const Kind kind = body.getKind();
+    if (kind == Kind::FRESH) bytes.clear();
+    if (kind == Kind::PUT && !bytes.empty() && bytes != as_text(payload)) return fail(Code::kExists, "another object");
+    if (kind == Kind::WRITE || kind == Kind::FRESH || kind == Kind::PUT) {
+      const std::uint64_t end = offset + payload.size();
+      CHECK(end <= state.options.chunk_size, "a write past the chunk");
+      if (body.getChecksums().size() != 0) {
+        CHECK(offset % kBlockSize == 0 && (end % kBlockSize == 0 || end >= bytes.size()), "checksums of partial blocks");
+        std::vector<BlockChecksum> sums;
+        for (auto sum : body.getChecksums()) sums.push_back(sum);
+        if (sums.size() != blocks_in(payload.size()) || first_bad_block(payload, sums) >= 0) return fail(Code::kCorrupt, "checksums do not match");
+      }
+      if (bytes.size() < end) bytes.resize(end, '\0');
+      std::memcpy(bytes.data() + offset, payload.data(), payload.size());
+    } else if (kind == Kind::TRUNCATE) {
+      if (bytes.size() > body.getLength()) bytes.resize(body.getLength());
+    }
+    static std::uint64_t counter = 0;
+    const Version version{Epoch(state.epoch), ++counter};
+    for (unsigned member : members) {
+      if (kind == Kind::REMOVE) {
+        state.chunks.erase({member, chunk});
+        continue;
+      }
+      FakeChunk& copy = state.chunks[{member, chunk}];
+      copy.bytes = bytes;
+      copy.version = version;
+      copy.last = id;
+      copy.generation = 0;
+      copy.synced = body.getDurable();
+      if (copy.synced) copy.synced_bytes = bytes;
+    }
+    if (kind == Kind::REMOVE) {
+      reply.body<schema::WriteReply>().getVersion().setEpoch(state.epoch);
+      return reply;
+    }
+  }
+  auto out = reply.body<schema::WriteReply>();
+  FakeChunk& now = state.chunks[{index, chunk}];
+  out.getVersion().setEpoch(now.version.epoch.value());
+  out.getVersion().setCounter(now.version.counter);
+  out.setLength(static_cast<std::uint32_t>(now.bytes.size()));
+  return reply;
+}
+
+// --- the cluster ---
+
+FakeCluster::FakeCluster() : FakeCluster(Options()) {}
+FakeCluster::FakeCluster(Options options)
+    : runtime_(std::make_unique<Runtime>(clock_, 2, "fake")), state_(std::make_unique<State>(*this, options)) {
+  FakeInode& root = state_->inodes[kRootInode];
+  root.attr.inode = kRootInode;
+  root.attr.mode = S_IFDIR | 0755;
+  root.attr.nlink = 2;
+  root.parent = kRootInode;
+  state_->meta_identity.role = Role::kMeta;
+  state_->chunk_identity.role = Role::kChunkserver;
+  for (auto* identity : {&state_->meta_identity, &state_->chunk_identity}) {
+    identity->cluster = [] { return ClusterId(7); };
+    identity->id = [] { return std::uint64_t{1}; };
+    identity->program = "fake";
+  }
+  auto meta = Server::start(*runtime_, transport_, meta_address(), state_->meta, state_->meta_identity);
+  CHECK(meta.has_value(), "the fake metadata server listens");
+  state_->meta_listener = std::move(*meta);
+  for (unsigned i = 0; i < options.servers; ++i) {
+    state_->servers.push_back(std::make_unique<State::ChunkService>(*state_, i));
+    auto server = Server::start(*runtime_, transport_, server_address(i), *state_->servers[i], state_->chunk_identity);
+    CHECK(server.has_value(), "a fake chunkserver listens");
+    state_->listeners.push_back(std::move(*server));
+  }
+}
+
+FakeCluster::~FakeCluster() {
+  const Deadline now = Deadline::after(clock_, std::chrono::milliseconds(100));
+  state_->meta_listener->stop(now);
+  for (auto& listener : state_->listeners) listener->stop(now);
+  runtime_->stop();
+}
+
+std::unique_ptr<ClientImpl> FakeCluster::connect(std::uint64_t memory_bytes) {
+  ClientOptions options;
+  options.meta = {meta_address()};
+  options.timeout = std::chrono::seconds(20);
+  options.memory_bytes = memory_bytes;
+  options.name = "test";
+  auto client = ClientImpl::connect(options, transport_, clock_);
+  CHECK(client.has_value(), client ? "" : client.error().to_string());
+  return std::move(*client);
+}
+
+void FakeCluster::on_request(std::function<Fault(int, std::uint16_t)> decide) {
+  std::lock_guard lock(state_->mutex);
+  state_->decide = std::move(decide);
+}
+unsigned FakeCluster::requests(std::uint16_t method) const {
+  std::lock_guard lock(state_->mutex);
+  auto it = state_->counts.find(method);
+  return it == state_->counts.end() ? 0 : it->second;
+}
+void FakeCluster::reset_counts() {
+  std::lock_guard lock(state_->mutex);
+  state_->counts.clear();
+}
+void FakeCluster::end_session(SessionId session) {
+  std::lock_guard lock(state_->mutex);
+  state_->end(session);
+}
+void FakeCluster::restart_meta() {
+  {
+    std::lock_guard lock(state_->mutex);
+    for (auto& [id, inode] : state_->inodes) {
+      std::erase_if(inode.holders, [](const auto& holder) { return holder.second.kind == Lease::kShared; });
+    }
+  }
+  transport_.cut(meta_address());
+  transport_.heal(meta_address());
+}
+void FakeCluster::new_epoch(unsigned without_server) {
+  std::lock_guard lock(state_->mutex);
+  state_->lost_servers.insert(without_server);
+  ++state_->epoch;
+  ++state_->routing_version;
+}
+void FakeCluster::corrupt(unsigned server) {
+  std::lock_guard lock(state_->mutex);
+  for (auto& [key, chunk] : state_->chunks) {
+    if (key.first == server) chunk.generation = UINT64_MAX;
+  }
+}
+void FakeCluster::wipe(unsigned server) {
+  std::lock_guard lock(state_->mutex);
+  std::erase_if(state_->chunks, [&](const auto& entry) { return entry.first.first == server; });
+}
+void FakeCluster::lose_unsynced() {
+  std::lock_guard lock(state_->mutex);
+  ++state_->epoch;
+  ++state_->routing_version;
+  for (auto it = state_->chunks.begin(); it != state_->chunks.end();) {
+    FakeChunk& chunk = it->second;
+    if (chunk.synced) {
+      ++it;
+      continue;
+    }
+    state_->reconciled[it->first.second] = state_->epoch;
+    if (!chunk.synced_bytes) {
+      it = state_->chunks.erase(it);
+      continue;
+    }
+    chunk.bytes = *chunk.synced_bytes;
+    chunk.synced = true;
+    chunk.last = {};
+    ++it;
+  }
+}
+std::size_t FakeCluster::chunks_on(unsigned server) const {
+  std::lock_guard lock(state_->mutex);
+  return static_cast<std::size_t>(
+      std::count_if(state_->chunks.begin(), state_->chunks.end(), [&](const auto& entry) { return entry.first.first == server; }));
+}
+std::size_t FakeCluster::unsynced_chunks() const {
+  std::lock_guard lock(state_->mutex);
+  return static_cast<std::size_t>(
+      std::count_if(state_->chunks.begin(), state_->chunks.end(), [](const auto& entry) { return !entry.second.synced; }));
+}
+Lease FakeCluster::lease_of(InodeId inode, SessionId session) const {
+  std::lock_guard lock(state_->mutex);
+  auto it = state_->inodes.find(inode);
+  if (it == state_->inodes.end()) return Lease::kNone;
+  auto holder = it->second.holders.find(session);
+  return holder == it->second.holders.end() ? Lease::kNone : holder->second.kind;
+}
+unsigned FakeCluster::opens_of(InodeId inode) const {
+  std::lock_guard lock(state_->mutex);
+  unsigned opens = 0;
+  for (const auto& [session, count] : state_->inodes.at(inode).opens) opens += count;
+  return opens;
+}
+std::uint64_t FakeCluster::server_size(InodeId inode) const {
+  std::lock_guard lock(state_->mutex);
+  return state_->inodes.at(inode).attr.size;
+}
+
+}  // namespace cairn::client

@@ -1,0 +1,134 @@
+// FileSystemImpl: files over the metadata server and chunk I/O. Its operations stand in the files named after
+// their role:
+//   names.cc        lookup, make, remove, rename, link, and what is cached of directories
+//   attributes.cc   getattr, setattr, symlink targets, statfs, extended attributes
+//   directories.cc  readdir
+//   handles.cc      open, create, read, write, flush, fsync, release
+//   recall.cc       what the server takes back, and the end of a session
+//   paths.cc        blocking calls by path
+// Thread-safe. Owner: the client, after the session; shut down with close().
+#pragma once
+
+#include "client/invalidation.h"
+#include "client/reader.h"
+#include "client/truncate.h"
+
+namespace cairn::client {
+
+class FileSystemImpl final : public FileSystem, public LeaseHolder {
+ public:
+  FileSystemImpl(rpc::Runtime& runtime, Session& session, ChunkIo& chunks, const ClientOptions& options);
+  ~FileSystemImpl() override;
+  // Stores and reports everything, closes all files. Then the session may be closed.
+  Result<> close(Deadline deadline);
+
+  void set_invalidation_sink(InvalidationSink* sink) override;
+  rpc::Runtime& runtime() override { return runtime_; }
+
+  std::optional<Result<Entry>> try_lookup(InodeId parent, std::string_view name,
+                                          NegativeEntry* negative) override;
+  std::optional<Result<Entry>> try_getattr(InodeId inode) override;
+  std::optional<Result<Opened>> try_open(InodeId inode, int flags) override;
+  std::optional<Result<rpc::Payload>> try_read(const Handle& handle, std::uint64_t offset,
+                                               std::uint32_t length) override;
+  std::optional<Result<>> try_flush(const Handle& handle) override;
+  std::optional<Result<std::string>> try_getxattr(InodeId inode, std::string_view name) override;
+  void release_now(Handle handle) override;
+
+  Task<Entry> lookup(InodeId parent, std::string name, NegativeEntry* negative) override;
+  void forget(InodeId inode, std::uint64_t count) override;
+  Task<Entry> getattr(InodeId inode) override;
+  Task<Entry> setattr(InodeId inode, SetAttr change) override;
+  Task<Entry> mknod(InodeId parent, std::string name, std::uint32_t mode, std::uint64_t rdev,
+                    Owner owner) override;
+  Task<Entry> mkdir(InodeId parent, std::string name, std::uint32_t mode, Owner owner) override;
+  Task<Entry> symlink(InodeId parent, std::string name, std::string target, Owner owner) override;
+  Task<std::string> readlink(InodeId inode) override;
+  Task<void> unlink(InodeId parent, std::string name) override;
+  Task<void> rmdir(InodeId parent, std::string name) override;
+  Task<void> rename(InodeId parent, std::string name, InodeId new_parent, std::string new_name,
+                    std::uint32_t flags) override;
+  Task<Entry> link(InodeId inode, InodeId parent, std::string name) override;
+  Task<DirPage> readdir(InodeId dir, std::uint64_t cookie, std::uint32_t limit, bool plus) override;
+  Task<StatFs> statfs() override;
+  Task<std::string> getxattr(InodeId inode, std::string name) override;
+  Task<std::vector<std::string>> listxattr(InodeId inode) override;
+  Task<void> setxattr(InodeId inode, std::string name, std::string value, std::uint32_t flags) override;
+  Task<void> removexattr(InodeId inode, std::string name) override;
+
+  Task<Opened> create(InodeId parent, std::string name, std::uint32_t mode, int flags, Owner owner) override;
+  Task<Opened> open(InodeId inode, int flags) override;
+  Task<rpc::Payload> read(Handle handle, std::uint64_t offset, std::uint32_t length) override;
+  std::optional<Result<std::uint32_t>> try_write(const Handle& handle, std::uint64_t offset,
+                                                 Bytes data) override;
+  Task<std::uint32_t> write(Handle handle, std::uint64_t offset, rpc::Buffer data) override;
+  Task<void> flush(Handle handle) override;
+  Task<void> fsync(Handle handle, bool data_only) override;
+  Task<void> fsyncdir(InodeId dir) override;
+  Task<void> release(Handle handle) override;
+  Task<void> sync() override;
+
+  Result<Entry> stat(std::string_view path) override;
+  Result<std::string> read_file(std::string_view path) override;
+  Result<> write_file(std::string_view path, Bytes bytes, std::uint32_t mode) override;
+  Result<> make_directories(std::string_view path, std::uint32_t mode) override;
+  Result<> remove(std::string_view path) override;
+
+  rpc::Task<> recall(std::vector<RecallItem> items, std::uint64_t serial) override;
+  Held held(std::uint64_t attachment) override;
+  void session_ended(SessionId ended) override;
+
+ private:
+  // What a Make needs.
+  struct Make {
+    InodeId parent;
+    std::string name;
+    std::uint32_t mode = 0;
+    std::uint64_t rdev = 0;
+    Owner owner;
+    std::string target;
+    bool exclusive = true;
+    bool open = false;
+  };
+  struct Made {
+    InodeRef inode;
+    AttrRecord attr;
+    Entry entry;
+    bool created = false;
+    bool open = false;  // counted as open by the server
+  };
+  class NameChange;
+
+  rpc::Task<Result<Made>> make(Make what);
+  rpc::Task<Result<>> remove_name(InodeId parent, std::string name, bool directory);
+  rpc::Task<Result<>> recall_one(RecallItem item);
+  rpc::Task<Result<>> give_back(InodeRef inode, Lease keep, Deadline deadline);
+  rpc::Task<Result<>> invalidate(Invalidation what, Deadline deadline);
+  rpc::Task<Result<Entry>> refresh_attr(InodeRef inode);
+  // Attributes as they are now, for outside; counts a lookup by the kernel if asked to.
+  enum class Counted { kNo, kYes };
+  Entry entry_of(Inode& inode, Counted counted);  // under inode.mutex
+  Entry entry_from(const InodeRef& inode, const AttrRecord& reply, Counted counted);
+  // A directory after a change of ours; without attributes in the reply it is asked again when needed.
+  void directory_changed(const InodeRef& dir, const std::optional<AttrRecord>& attr);
+  void name_lost(const InodeRef& inode);
+  Handle make_handle(const InodeRef& inode, int flags);  // under inode.mutex
+  Result<InodeId> resolve(std::string_view path, std::string* last, InodeId* parent);
+
+  rpc::Runtime& runtime_;
+  Session& session_;
+  const ClientOptions& options_;
+  rpc::TaskGroup tasks_;
+  Budget dirty_memory_;
+  Budget ahead_memory_;
+  InodeCache inodes_;
+  FileContext context_;
+  Reporter reporter_;
+  WriteBack write_back_;
+  Leases leases_;
+  Reader reader_;
+  Invalidations invalidations_;
+  std::atomic<bool> counting_{false};  // a mount is attached: lookups are counted, and forgotten by it
+};
+
+}  // namespace cairn::client

@@ -1,0 +1,214 @@
+// Open files.
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "client/file_system_impl.h"
+
+namespace cairn::client {
+
+Handle FileSystemImpl::make_handle(const InodeRef& inode, int flags) {
+  FileData& file = file_of(context_, *inode);
+  auto handle = std::make_shared<FileHandle>(inode, flags);
+  handle->seen_errors = file.errors;
+  handle->seen_losses = file.losses;
+  ++file.handles;
+  if (handle->writable()) ++file.writers;
+  return handle;
+}
+
+std::optional<Result<Opened>> FileSystemImpl::try_open(InodeId id, int flags) {
+  if (flags & O_TRUNC) return std::nullopt;
+  InodeRef inode = inodes_.find(id);
+  if (!inode) return std::nullopt;
+  std::lock_guard lock(inode->mutex);
+  const Lease lease = (flags & O_ACCMODE) == O_RDONLY ? Lease::kShared : Lease::kExclusive;
+  if (!inode->file || inode->file->server_opens == 0 || !inode->have_layout || !inode->have_attr ||
+      inode->recalling || !inodes_.usable(*inode, lease)) {
+    return std::nullopt;
+  }
+  Opened opened;
+  opened.handle = make_handle(inode, flags);
+  opened.entry = entry_of(*inode, Counted::kNo);
+  opened.keep_cache = true;
+  return opened;
+}
+
+FileSystem::Task<Opened> FileSystemImpl::open(InodeId id, int flags) {
+  if (auto known = try_open(id, flags)) co_return std::move(*known);
+  InodeRef inode = inodes_.get(id);
+  const Deadline deadline = context_.deadline();
+  const Lease lease = (flags & O_ACCMODE) == O_RDONLY ? Lease::kShared : Lease::kExclusive;
+  std::uint64_t serial = 0;
+  bool held_before = false;
+  {
+    std::lock_guard lock(inode->mutex);
+    serial = inode->lease_serial;
+    held_before = inodes_.usable(*inode) && !inode->recalling && (flags & O_TRUNC) == 0;
+    // Counted from here on, so that no report closes the file behind our back.
+    ++file_of(context_, *inode).handles;
+  }
+  Result<> ready;
+  if (flags & O_TRUNC) {
+    ready = co_await leases_.open_truncated(inode, deadline);
+  }
+  if (ready) ready = co_await leases_.ensure(inode, lease, deadline);
+  std::lock_guard lock(inode->mutex);
+  --inode->file->handles;
+  if (!ready) co_return fail(std::move(ready.error()));
+  Opened opened;
+  opened.handle = make_handle(inode, flags);
+  opened.entry = entry_of(*inode, Counted::kNo);
+  // The kernel's pages are right if the lease under which they were read was never lost.
+  opened.keep_cache = held_before && inode->lease_serial == serial;
+  co_return opened;
+}
+
+FileSystem::Task<Opened> FileSystemImpl::create(InodeId parent, std::string name, std::uint32_t mode,
+                                                int flags, Owner owner) {
+  Make what{parent, std::move(name), (mode & 07777) | S_IFREG, 0, owner, {}, (flags & O_EXCL) != 0, true};
+  CO_TRY(auto made, co_await make(std::move(what)));
+  const InodeRef inode = made.inode;
+  const bool truncate = !made.created && (flags & O_TRUNC) != 0;
+  bool ready = false;
+  {
+    std::lock_guard lock(inode->mutex);
+    ready = made.open && inode->have_layout && !truncate;
+    ++file_of(context_, *inode).handles;
+  }
+  Result<> opened_there;
+  const Deadline deadline = context_.deadline();
+  if (truncate) opened_there = co_await leases_.open_truncated(inode, deadline);
+  // The grant got lost on its way, or there was none: an ordinary open.
+  if (opened_there && !ready) opened_there = co_await leases_.ensure(inode, Lease::kExclusive, deadline);
+  std::lock_guard lock(inode->mutex);
+  --inode->file->handles;
+  if (!opened_there) co_return fail(std::move(opened_there.error()));
+  Opened opened;
+  opened.handle = make_handle(inode, flags);
+  opened.entry = entry_of(*inode, Counted::kNo);
+  opened.keep_cache = false;
+  co_return opened;
+}
+
+// --- data ---
+
+std::optional<Result<rpc::Payload>> FileSystemImpl::try_read(const Handle& handle, std::uint64_t offset,
+                                                             std::uint32_t length) {
+  return reader_.try_read(handle, offset, length);
+}
+
+FileSystem::Task<rpc::Payload> FileSystemImpl::read(Handle handle, std::uint64_t offset,
+                                                    std::uint32_t length) {
+  auto payload = co_await reader_.read(std::move(handle), offset, length);
+  co_return payload;
+}
+
+std::optional<Result<std::uint32_t>> FileSystemImpl::try_write(const Handle& handle, std::uint64_t offset,
+                                                               Bytes data) {
+  return write_back_.try_write(*handle, offset, data);
+}
+
+FileSystem::Task<std::uint32_t> FileSystemImpl::write(Handle handle, std::uint64_t offset, rpc::Buffer data) {
+  const Deadline deadline = context_.deadline();
+  const InodeRef inode = handle->inode;
+  Budget::Hold room;
+  for (;;) {
+    if (auto done = write_back_.try_write(*handle, offset, data.bytes(), &room)) co_return std::move(*done);
+    bool lease = false;
+    std::shared_ptr<rpc::Event> settled;
+    {
+      std::lock_guard lock(inode->mutex);
+      FileData& file = *inode->file;
+      lease = !inode->have_layout || !inode->layout.trim.empty() ||
+              !inodes_.usable(*inode, Lease::kExclusive) || file.server_opens == 0;
+      if (inode->recalling || file.blocked != 0) settled = file.settled.next(runtime_);
+    }
+    if (settled) {
+      auto over = co_await settled->wait(deadline);
+      if (!over) co_return fail(over.error().with("write waits for a recall or a truncation"));
+    } else if (lease) {
+      CO_TRYV(co_await leases_.ensure(inode, Lease::kExclusive, deadline));
+    } else {
+      CO_TRY(room, co_await write_back_.make_room(data.size(), deadline));
+    }
+  }
+}
+
+std::optional<Result<>> FileSystemImpl::try_flush(const Handle& handle) {
+  if (session_.near_full()) return std::nullopt;
+  std::lock_guard lock(handle->inode->mutex);
+  if (auto error = WriteBack::take_error(*handle)) return fail(std::move(*error));
+  return Result<>{};
+}
+
+FileSystem::Task<void> FileSystemImpl::flush(Handle handle) {
+  const InodeRef inode = handle->inode;
+  // Nearly full: close() waits, so that it can tell that the bytes did not fit.
+  if (session_.near_full() && handle->writable()) {
+    auto flushed = co_await write_back_.flush(inode, Durable::kNo, context_.deadline());
+    (void)flushed;  // the error, if any, is taken below
+  }
+  std::lock_guard lock(inode->mutex);
+  if (auto error = WriteBack::take_error(*handle)) co_return fail(std::move(*error));
+  co_return Result<>{};
+}
+
+FileSystem::Task<void> FileSystemImpl::fsync(Handle handle, bool data_only) {
+  const InodeRef inode = handle->inode;
+  {
+    std::lock_guard lock(inode->mutex);
+    if (auto error = WriteBack::take_error(*handle)) co_return fail(std::move(*error));
+  }
+  auto done = co_await write_back_.make_durable(inode, data_only, context_.deadline());
+  std::lock_guard lock(inode->mutex);
+  auto error = WriteBack::take_error(*handle);
+  if (!done) co_return done;
+  if (error) co_return fail(std::move(*error));
+  co_return Result<>{};
+}
+
+FileSystem::Task<void> FileSystemImpl::fsyncdir(InodeId) {
+  std::function<void(schema::SyncMetaRequest::Builder, std::uint64_t)> fill =
+      [](schema::SyncMetaRequest::Builder body, std::uint64_t session) { body.setSession(session); };
+  auto reply = co_await session_.query<rpc::method::SyncMeta>(std::move(fill), context_.deadline());
+  if (!reply) co_return fail(std::move(reply.error()));
+  co_return Result<>{};
+}
+
+void FileSystemImpl::release_now(Handle handle) {
+  const InodeRef inode = handle->inode;
+  bool last = false, drop = false;
+  {
+    std::lock_guard lock(inode->mutex);
+    if (std::exchange(handle->released, true)) return;
+    FileData& file = *inode->file;
+    if (handle->writable() && file.writers > 0) --file.writers;
+    if (file.handles > 0) last = --file.handles == 0;
+    if (last) {
+      file.idle_since = runtime_.clock().now();
+      file.ahead.clear();
+      if (file.unlinked) {
+        write_back_.discard(*inode);
+        drop = true;
+      }
+    }
+  }
+  if (drop)
+    reporter_.add(inode);
+  else if (last)
+    write_back_.released(inode);
+}
+
+FileSystem::Task<void> FileSystemImpl::release(Handle handle) {
+  release_now(std::move(handle));
+  co_return Result<>{};
+}
+
+FileSystem::Task<void> FileSystemImpl::sync() {
+  auto flushed = co_await write_back_.flush_all(Durable::kYes, context_.deadline());
+  auto journaled = co_await fsyncdir(kRootInode);
+  if (!flushed) co_return flushed;
+  co_return journaled;
+}
+
+}  // namespace cairn::client

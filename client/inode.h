@@ -1,0 +1,168 @@
+// Inode: what this client caches and holds of one inode. A plain record with a mutex: the operations on it
+// live in the files named after them (names, attributes, handles, write_back, reads, truncate, recall).
+//
+// Rules. `mutex` is never held over a co_await, and no other inode's mutex is taken under it. After each
+// co_await the state is looked at again: lease, layout and size may have changed. What is cached may be used
+// while lease >= shared, `session` is the living session and that session's own lease runs
+// (InodeCache::usable).
+#pragma once
+
+#include <chrono>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+
+#include "client/dirty_data.h"
+#include "client/read_ahead.h"
+#include "client/wire.h"
+
+namespace cairn::client {
+
+struct TextHash {
+  using is_transparent = void;
+  std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
+};
+
+// Entries of a directory, as far as known.
+struct Directory {
+  std::unordered_map<std::string, InodeId, TextHash, std::equal_to<>> entries;  // none: known not to exist
+  bool complete = false;      // a name that is not in `entries` does not exist
+  std::uint64_t changes = 0;  // grows when a change of ours begins and when it ends
+  // Changes of ours under way, by name. Two at once on one name: which came last is not known here.
+  struct Changing {
+    unsigned count = 0;
+    bool tainted = false;
+  };
+  std::unordered_map<std::string, Changing, TextHash, std::equal_to<>> changing;
+  // A listing under way from the first entry on; ends as `complete` if nothing came in between.
+  std::uint64_t listing_next = 0;
+  std::uint64_t listing_changes = 0;
+  std::uint64_t listing_lease = 0;
+  bool listing = false;
+};
+
+// Wakes coroutines that wait for a state guarded by a mutex: take next() under it, release it, wait for the
+// event.
+class Signal {
+ public:
+  std::shared_ptr<rpc::Event> next(rpc::Runtime& runtime) {
+    if (!event_) event_ = std::make_shared<rpc::Event>(runtime);
+    return event_;
+  }
+  void notify() {
+    if (event_) std::exchange(event_, nullptr)->set();
+  }
+
+ private:
+  std::shared_ptr<rpc::Event> event_;
+};
+
+// Bytes acknowledged by the chain and not known to be synced.
+struct Unsynced {
+  Version version;
+  std::shared_ptr<const ChunkBytes> bytes;  // null: given up when memory was short
+  bool counted = false;                     // the memory of `bytes` is counted with this entry
+};
+
+// State of a file that is, or was lately, open here.
+struct FileData {
+  explicit FileData(rpc::Runtime& runtime) : acquiring(runtime, 1), changing(runtime, 1) {}
+
+  Budget acquiring;  // one Open at a time
+  Budget changing;   // one truncation or recall at a time
+  Signal settled;    // a flush, a report, a recall or a truncation of this file ended
+
+  unsigned handles = 0;  // opens here
+  unsigned writers = 0;
+  unsigned server_opens = 0;       // opens that the server counts; closed some time after the last handle
+  TimePoint idle_since;            // of the last release
+  unsigned blocked = 0;            // > 0: no new dirty bytes (a recall or truncation runs)
+  Lease keep = Lease::kExclusive;  // a recall runs: at most this may be held after the next report
+
+  DirtyData dirty;
+  bool queued = false;  // in the flusher's list
+  RangeSet holes;       // chunk indices that were never written, up to infinity
+  RangeSet written;     // chunk indices flushed and not reported
+  std::map<std::uint64_t, std::vector<Unsynced>> unsynced;  // by chunk index, oldest first
+  std::uint64_t reported_size = 0;
+  bool report_size = false;   // size, written or bytes differ from what the server knows
+  bool report_times = false;  // mtime
+  bool report_atime = false;
+  bool trim_done = false;   // to be reported
+  bool reporting = false;   // an item about this file is on its way
+  bool meta_dirty = false;  // the journal may not be synced with what the server replied about it
+  bool unlinked = false;
+
+  ReadAhead ahead;
+  std::optional<Error> write_error;
+  std::uint64_t errors = 0;  // write-back errors so far
+  std::uint64_t losses = 0;  // ended sessions that took unsaved data with them
+  bool extending = false;
+
+  bool clean() const {
+    return dirty.empty() && written.empty() && !report_size && !report_times && !report_atime && !trim_done;
+  }
+};
+
+struct Inode {
+  explicit Inode(InodeId id) : id(id) {}
+  const InodeId id;
+  std::mutex mutex;  // guards all below
+
+  Lease lease = Lease::kNone;
+  std::uint64_t generation = 0;    // of the exclusive lease
+  SessionId session;               // which holds `lease`
+  std::uint64_t lease_serial = 0;  // grows whenever the lease is lost
+  bool recalling = false;
+  bool have_attr = false;
+  AttrRecord attr;  // under an exclusive lease size and times are ours
+  bool have_layout = false;
+  Layout layout;
+  std::optional<std::string> target;  // symlink
+  std::unique_ptr<Directory> dir;
+  std::unique_ptr<FileData> file;
+  // Extended attributes known under the lease; absent value: there is none of that name.
+  std::map<std::string, std::optional<std::string>, std::less<>> xattrs;
+  std::uint64_t xattr_changes = 0;
+  bool no_xattrs = false;     // made by this client: there are none but those in `xattrs`
+  unsigned requests = 0;      // to the server, about it, that may wait for a recall elsewhere
+  std::uint64_t lookups = 0;  // that the kernel did not forget yet
+
+  Directory& directory() {
+    if (!dir) dir = std::make_unique<Directory>();
+    return *dir;
+  }
+  std::uint64_t size() const { return attr.attr.size; }
+};
+using InodeRef = std::shared_ptr<Inode>;
+
+inline std::uint64_t chunks_of(std::uint64_t size, std::uint32_t chunk_size) {
+  return (size + chunk_size - 1) / chunk_size;
+}
+constexpr std::uint64_t kNoChunk = UINT64_MAX;
+
+}  // namespace cairn::client
+
+namespace cairn {
+
+// One open of a file.
+class FileHandle {
+ public:
+  FileHandle(client::InodeRef inode, int flags) : inode(std::move(inode)), flags(flags) {}
+  const client::InodeRef inode;
+  const int flags;
+  bool writable() const;
+  bool append() const;
+  // Guarded by the inode's mutex:
+  bool released = false;
+  std::uint64_t seen_errors = 0;  // write-back errors already reported through this handle, or older than it
+  std::uint64_t seen_losses = 0;  // at open: a higher count means that data written through it may be lost
+  std::uint64_t next_offset = 0;  // where a sequential reader goes on
+  std::uint64_t window = 0;       // bytes fetched ahead
+  std::uint64_t fetched_to = 0;
+};
+
+}  // namespace cairn

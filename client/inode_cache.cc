@@ -1,0 +1,169 @@
+#include "client/inode_cache.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+namespace cairn {
+
+bool FileHandle::writable() const {
+  return (flags & O_ACCMODE) != O_RDONLY;
+}
+bool FileHandle::append() const {
+  return (flags & O_APPEND) != 0;
+}
+
+}  // namespace cairn
+
+namespace cairn::client {
+namespace {
+
+constexpr auto kRecallMemory = std::chrono::minutes(5);  // longer than any request lives
+constexpr std::size_t kEvictStep = 256;
+
+}  // namespace
+
+InodeRef InodeCache::find(InodeId id) const {
+  std::lock_guard lock(mutex_);
+  auto it = inodes_.find(id);
+  return it == inodes_.end() ? nullptr : it->second;
+}
+
+InodeRef InodeCache::get(InodeId id) {
+  std::lock_guard lock(mutex_);
+  auto& inode = inodes_[id];
+  if (!inode) {
+    inode = std::make_shared<Inode>(id);
+    order_.push_back(id);
+  }
+  return inode;
+}
+
+std::vector<InodeRef> InodeCache::all() const {
+  std::lock_guard lock(mutex_);
+  std::vector<InodeRef> out;
+  out.reserve(inodes_.size());
+  for (const auto& [id, inode] : inodes_) out.push_back(inode);
+  return out;
+}
+
+bool InodeCache::is_void(const Stamp& stamp, const Grant& grant) const {
+  if (stamp.replayed || stamp.attachment < attachment_ || stamp.session != session_.id()) return true;
+  auto it = recalled_.find(grant.inode);
+  return it != recalled_.end() && it->second.serial > stamp.recalls &&
+         grant.generation <= it->second.generation;
+}
+
+void InodeCache::take_grants(const Stamp& stamp, const std::vector<Grant>& grants) {
+  for (const Grant& grant : grants) {
+    if (grant.kind == Lease::kNone || !grant.inode.valid()) continue;
+    std::lock_guard lock(mutex_);
+    if (is_void(stamp, grant)) continue;
+    auto& inode = inodes_[grant.inode];
+    if (!inode) {
+      inode = std::make_shared<Inode>(grant.inode);
+      order_.push_back(grant.inode);
+    }
+    std::lock_guard inode_lock(inode->mutex);
+    if (inode->session != stamp.session) {
+      drop(*inode);
+      inode->session = stamp.session;
+    }
+    if (grant.kind == Lease::kExclusive) inode->generation = std::max(inode->generation, grant.generation);
+    inode->lease = std::max(inode->lease, grant.kind);
+  }
+}
+
+void InodeCache::take_attr(Inode& inode, const AttrRecord& record) {
+  std::lock_guard lock(inode.mutex);
+  if (inode.have_attr && record.change < inode.attr.change) return;  // overtaken by a later reply
+  const bool ours = inode.file != nullptr && inode.lease == Lease::kExclusive && inode.have_layout;
+  const Attr before = inode.attr.attr;
+  inode.attr = record;
+  if (ours) {
+    inode.attr.attr.size = before.size;
+    inode.attr.attr.bytes = std::max(before.bytes, record.attr.bytes);
+    if (inode.file->report_times) {
+      inode.attr.attr.mtime_ns = before.mtime_ns;
+      inode.attr.attr.atime_ns = before.atime_ns;
+      inode.attr.attr.ctime_ns = std::max(before.ctime_ns, record.attr.ctime_ns);
+    }
+  }
+  inode.have_attr = true;
+}
+
+void InodeCache::drop(Inode& inode) {
+  inode.lease = Lease::kNone;
+  ++inode.lease_serial;
+  inode.have_attr = false;
+  inode.have_layout = false;
+  inode.target.reset();
+  inode.xattrs.clear();
+  inode.no_xattrs = false;
+  if (inode.dir) {
+    inode.dir->entries.clear();
+    inode.dir->complete = false;
+    inode.dir->listing = false;
+    ++inode.dir->changes;
+  }
+  if (inode.file) inode.file->ahead.clear();
+}
+
+void InodeCache::recalled(const std::vector<RecallItem>& items, std::uint64_t serial) {
+  const TimePoint now = runtime_.clock().now();
+  std::lock_guard lock(mutex_);
+  for (const auto& item : items) {
+    auto& entry = recalled_[item.inode];
+    entry.serial = std::max(entry.serial, serial);
+    entry.generation = std::max(entry.generation, item.generation);
+    entry.at = now;
+    recalled_order_.push_back(item.inode);
+  }
+  while (!recalled_order_.empty()) {
+    auto it = recalled_.find(recalled_order_.front());
+    if (it != recalled_.end()) {
+      if (it->second.at + kRecallMemory > now) break;
+      recalled_.erase(it);
+    }
+    recalled_order_.pop_front();
+  }
+}
+
+Held InodeCache::held(std::uint64_t attachment) {
+  Held held;
+  std::lock_guard lock(mutex_);
+  attachment_ = attachment;
+  const SessionId session = session_.id();
+  for (const auto& [id, inode] : inodes_) {
+    std::lock_guard inode_lock(inode->mutex);
+    if (inode->session != session) continue;
+    if (inode->lease == Lease::kExclusive) held.exclusive.push_back(id.value());
+    if (inode->lease == Lease::kShared) held.shared.push_back(id.value());
+    if (inode->file && inode->file->server_opens != 0) held.open.push_back(id.value());
+  }
+  return held;
+}
+
+void InodeCache::evict() {
+  std::lock_guard lock(mutex_);
+  for (std::size_t step = 0; inodes_.size() > limit_ && step < kEvictStep && !order_.empty(); ++step) {
+    const InodeId id = order_.front();
+    order_.pop_front();
+    auto it = inodes_.find(id);
+    if (it == inodes_.end()) continue;
+    InodeRef inode = it->second;
+    bool keep = inode.use_count() > 2;
+    {
+      std::lock_guard inode_lock(inode->mutex);
+      keep = keep || inode->lookups != 0 || inode->recalling || inode->requests != 0 || id == kRootInode ||
+             (inode->file && (inode->file->handles != 0 || inode->file->server_opens != 0 ||
+                              !inode->file->clean() || !inode->file->unsynced.empty()));
+    }
+    if (keep) {
+      order_.push_back(id);
+    } else {
+      inodes_.erase(it);
+    }
+  }
+}
+
+}  // namespace cairn::client

@@ -1,0 +1,45 @@
+// Invalidations: tells the InvalidationSink (the mount) what the kernel must forget, on a thread of its own.
+//
+// Why a thread: the kernel may hold a lock that a running request of ours needs until it has answered;
+// waiting for it on an io thread would stop everything. Thread-safe. Destroying it delivers nothing more.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "client/file_system.h"
+
+namespace cairn::client {
+
+struct Invalidation {
+  InodeId inode;
+  bool attributes = true;
+  bool data = false;
+  std::vector<std::string> names;    // entries of this directory
+  std::shared_ptr<rpc::Event> done;  // set when delivered; may be null
+};
+
+class Invalidations {
+ public:
+  Invalidations();
+  ~Invalidations();
+  void set_sink(InvalidationSink* sink);
+  bool has_sink() const;
+  void push(Invalidation invalidation);
+
+ private:
+  void run();
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  InvalidationSink* sink_ = nullptr;  // guarded by mutex_, as all below
+  std::deque<Invalidation> queue_;
+  bool delivering_ = false;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace cairn::client

@@ -1,0 +1,50 @@
+// Leases: makes sure that this client holds what an operation on a file needs. Thread-safe. Owner: the file
+// system.
+#pragma once
+
+#include "client/write_back.h"
+
+namespace cairn::client {
+
+class Leases {
+ public:
+  Leases(FileContext& context, Reporter& reporter, WriteBack& write_back)
+      : context_(context), reporter_(reporter), write_back_(write_back) {}
+
+  // On return the inode was held at least so, with layout and attributes, and open at the server. A recall
+  // may take it away at any moment: look again under the mutex, and call again.
+  rpc::Task<Result<>> ensure(InodeRef inode, Lease lease, Deadline deadline);
+  // open(O_TRUNC): unsaved bytes go, the server gives the file an empty layout.
+  rpc::Task<Result<>> open_truncated(InodeRef inode, Deadline deadline);
+  // Under inode.mutex: takes attributes and layout as the server has them.
+  static void adopt(Inode& inode, FileData& file, const AttrRecord& attr, const Layout& layout);
+
+ private:
+  bool held(const Inode& inode, Lease lease) const;  // under inode.mutex
+  enum class Truncate { kNo, kYes };
+  rpc::Task<Result<>> open_at_server(InodeRef inode, Lease lease, Truncate truncate, Deadline deadline);
+
+  FileContext& context_;
+  Reporter& reporter_;
+  WriteBack& write_back_;
+};
+
+// Keeps new bytes out of a file while a truncation or a recall works on it.
+class Blocked {
+ public:
+  explicit Blocked(InodeRef inode) : inode_(std::move(inode)) {
+    std::lock_guard lock(inode_->mutex);
+    ++inode_->file->blocked;
+  }
+  ~Blocked() {
+    std::lock_guard lock(inode_->mutex);
+    --inode_->file->blocked;
+    inode_->file->settled.notify();
+  }
+  Blocked(const Blocked&) = delete;
+
+ private:
+  InodeRef inode_;
+};
+
+}  // namespace cairn::client

@@ -1,0 +1,134 @@
+// What the server takes back, and what happens when a session ends.
+//
+// A recall is answered when nothing of the inode is cached here or in the kernel any more, and dirty bytes
+// are stored and reported. It never waits for a lease that is being asked for: that request may wait, at the
+// server, for this recall.
+#include "client/fan_out.h"
+#include "client/file_system_impl.h"
+#include "store/base/log.h"
+
+namespace cairn::client {
+namespace {
+
+constexpr auto kSinkPatience =
+    std::chrono::seconds(5);  // a kernel that does not let go must not cost the session
+
+std::vector<std::string> names_of(const Inode& inode) {
+  std::vector<std::string> names;
+  if (!inode.dir) return names;
+  names.reserve(inode.dir->entries.size());
+  for (const auto& [name, child] : inode.dir->entries) names.push_back(name);
+  return names;
+}
+
+}  // namespace
+
+rpc::Task<Result<>> FileSystemImpl::invalidate(Invalidation what, Deadline deadline) {
+  if (!invalidations_.has_sink()) co_return Result<>{};
+  auto done = std::make_shared<rpc::Event>(runtime_);
+  what.done = done;
+  invalidations_.push(std::move(what));
+  auto told = co_await done->wait(std::min(deadline, Deadline::after(runtime_.clock(), kSinkPatience)));
+  co_return told;
+}
+
+rpc::Task<> FileSystemImpl::recall(std::vector<RecallItem> items, std::uint64_t serial) {
+  inodes_.recalled(items, serial);
+  std::vector<rpc::Task<Result<>>> tasks;
+  for (const RecallItem& item : items) tasks.push_back(recall_one(item));
+  auto done = co_await run_all(runtime_, std::move(tasks), 64);
+  if (!done) log_warn("recall_failed", "error={}", log_quote(done.error().to_string()));
+}
+
+// Flushes and reports what is dirty under an exclusive lease, so that at most `keep` is held at the server.
+rpc::Task<Result<>> FileSystemImpl::give_back(InodeRef inode, Lease keep, Deadline deadline) {
+  auto turn = co_await inode->file->changing.take(1, deadline);
+  if (!turn) co_return fail(turn.error().with("recall of inode " + to_string(inode->id)));
+  auto flushed = co_await write_back_.flush(inode, Durable::kNo, deadline);
+  // What was not synced by now can't be synced by us later; the next holder's fsync does not know of it.
+  auto synced = co_await write_back_.sync_chunks(inode, deadline);
+  if (synced && !*synced) flushed = co_await write_back_.flush(inode, Durable::kYes, deadline);
+  {
+    std::lock_guard lock(inode->mutex);
+    inode->file->keep = keep;
+    if (inode->lease == Lease::kNone) co_return flushed;
+  }
+  auto reported = co_await reporter_.report(inode, Durable::kNo, deadline);
+  if (!flushed) co_return flushed;
+  if (!synced) co_return fail(std::move(synced.error()));
+  co_return reported;
+}
+
+rpc::Task<Result<>> FileSystemImpl::recall_one(RecallItem item) {
+  const Deadline deadline = context_.deadline();
+  InodeRef inode = inodes_.find(item.inode);
+  if (!inode) {
+    Invalidation unknown{item.inode, true, true, {}, nullptr};
+    co_return co_await invalidate(std::move(unknown), deadline);
+  }
+  bool dirty = false, mapped = false;
+  {
+    std::lock_guard lock(inode->mutex);
+    mapped = inode->lease == Lease::kExclusive && inode->file && inode->file->writers != 0 &&
+             item.keep == Lease::kNone;
+  }
+  // Pages that a process changed through a mapping come out while they may still be written.
+  if (mapped) {
+    Invalidation pages{item.inode, true, true, {}, nullptr};
+    auto out = co_await invalidate(std::move(pages), deadline);
+    (void)out;
+  }
+  std::vector<std::string> names;
+  {
+    std::lock_guard lock(inode->mutex);
+    inode->recalling = true;
+    dirty = inode->file && inode->session == session_.id() &&
+            (inode->lease == Lease::kExclusive || !inode->file->unsynced.empty() ||
+             (item.keep == Lease::kNone && inode->file->server_opens != 0 && inode->file->handles == 0));
+  }
+  Result<> outcome;
+  if (dirty) outcome = co_await give_back(inode, item.keep, deadline);
+  {
+    std::lock_guard lock(inode->mutex);
+    if (item.keep == Lease::kNone) {
+      names = names_of(*inode);
+      if (!outcome) write_back_.lose(*inode);
+      InodeCache::drop(*inode);
+    } else {
+      inode->lease = std::min(inode->lease, item.keep);
+    }
+    inode->recalling = false;
+    if (inode->file) {
+      inode->file->keep = Lease::kExclusive;
+      inode->file->settled.notify();
+    }
+  }
+  if (item.keep == Lease::kNone) {
+    Invalidation all{item.inode, true, true, std::move(names), nullptr};
+    auto told = co_await invalidate(std::move(all), deadline);
+    if (!told)
+      log_warn("kernel_not_told", "inode={} error={}", to_string(item.inode),
+               log_quote(told.error().to_string()));
+  }
+  co_return outcome;
+}
+
+Held FileSystemImpl::held(std::uint64_t attachment) {
+  return inodes_.held(attachment);
+}
+
+void FileSystemImpl::session_ended(SessionId ended) {
+  for (const InodeRef& inode : inodes_.all()) {
+    std::vector<std::string> names;
+    {
+      std::lock_guard lock(inode->mutex);
+      if (inode->session != ended) continue;
+      write_back_.lose(*inode);
+      names = names_of(*inode);
+      InodeCache::drop(*inode);
+    }
+    invalidations_.push({inode->id, true, true, std::move(names), nullptr});
+  }
+}
+
+}  // namespace cairn::client

@@ -1,0 +1,271 @@
+#include "client/reporter.h"
+
+#include "store/base/log.h"
+
+namespace cairn::client {
+namespace {
+
+constexpr auto kGather = std::chrono::milliseconds(20);  // what is not urgent waits so long for company
+constexpr std::size_t kItemsMax = 1024;
+
+}  // namespace
+
+struct Reporter::Item {
+  InodeRef inode;
+  std::uint64_t generation = 0;
+  bool has_size = false;
+  std::uint64_t size = 0;
+  std::vector<Range> written;
+  std::uint64_t bytes = 0;
+  bool trim_done = false;
+  std::int64_t atime = 0;
+  std::int64_t mtime = 0;
+  std::uint32_t closed = 0;
+  Lease keep = Lease::kNone;
+  SessionId session;
+};
+
+void Reporter::add(InodeRef inode) {
+  std::lock_guard lock(mutex_);
+  entries_.push_back({std::move(inode), nullptr, false});
+  if (entries_.size() == 1) wake_.set();
+}
+
+rpc::Task<Result<>> Reporter::report(InodeRef inode, Durable durable, Deadline deadline) {
+  auto waiter = std::make_shared<Waiter>(context_.runtime);
+  {
+    std::lock_guard lock(mutex_);
+    entries_.push_back({std::move(inode), waiter, durable == Durable::kYes});
+    urgent_ = true;
+  }
+  wake_.set();
+  auto woken = co_await waiter->done.wait(deadline);
+  if (!woken) co_return fail(woken.error().with("reporting to the metadata server"));
+  co_return waiter->result;
+}
+
+rpc::Task<Result<>> Reporter::quiet(InodeRef inode, Deadline deadline) {
+  for (;;) {
+    std::shared_ptr<rpc::Event> settled;
+    {
+      std::lock_guard lock(inode->mutex);
+      if (!inode->file || !inode->file->reporting) co_return Result<>{};
+      settled = inode->file->settled.next(context_.runtime);
+    }
+    CO_TRYV(co_await settled->wait(deadline));
+  }
+}
+
+std::optional<Reporter::Item> Reporter::build(const InodeRef& ref) const {
+  Inode& inode = *ref;
+  std::lock_guard lock(inode.mutex);
+  if (!inode.file || inode.session != context_.session.id()) return std::nullopt;
+  FileData& file = *inode.file;
+  Item item;
+  item.inode = ref;
+  item.session = inode.session;
+  item.generation = inode.generation;
+  item.keep = std::min(inode.lease, file.keep);
+  const bool idle = context_.runtime.clock().now() >= file.idle_since + kIdleClose;
+  if (file.handles == 0 && file.dirty.empty() && file.server_opens != 0 &&
+      (idle || file.unlinked || file.keep != Lease::kExclusive)) {
+    item.closed = file.server_opens;
+    item.keep = std::min(item.keep, Lease::kShared);
+  }
+  if (inode.lease == Lease::kExclusive && inode.have_layout) {
+    const std::uint32_t chunk_size = inode.layout.chunk_size();
+    if (file.report_size || file.trim_done) {
+      item.size = inode.size();
+      // Bytes that are not stored yet, and what lies behind them, are not claimed.
+      if (!file.dirty.empty())
+        item.size = std::max(file.reported_size, std::min(item.size, file.dirty.first_offset()));
+      const std::uint64_t chunks = chunks_of(item.size, chunk_size);
+      for (const Range& range : file.written.list()) {
+        if (range.from < chunks) item.written.push_back({range.from, std::min(range.to, chunks)});
+      }
+      item.trim_done = file.trim_done;
+      item.has_size = item.size != file.reported_size || !item.written.empty() || item.trim_done;
+      std::uint64_t holes = 0;
+      for (const Range& range : file.holes.list()) {
+        if (range.from < chunks) holes += std::min(range.to, chunks) - range.from;
+      }
+      item.bytes = std::min(item.size, (chunks - holes) * chunk_size);
+      if (item.has_size) {
+        for (const Range& range : item.written) file.written.remove(range.from, range.to);
+        file.trim_done = false;
+      }
+      file.report_size = !file.dirty.empty() || item.size != inode.size();
+    }
+    if (file.report_times) item.mtime = inode.attr.attr.mtime_ns;
+    if (file.report_atime) item.atime = inode.attr.attr.atime_ns;
+    file.report_times = file.report_atime = false;
+    // With bytes still to come, the lease stays.
+    if (!file.clean()) item.keep = Lease::kExclusive;
+  }
+  if (!item.has_size && item.mtime == 0 && item.atime == 0 && item.closed == 0 && item.keep == inode.lease)
+    return std::nullopt;
+  // From here on nothing new is written under a lease that is given back; who needs it again waits for this
+  // report.
+  inode.lease = item.keep;
+  file.server_opens -= item.closed;
+  file.reporting = true;
+  return item;
+}
+
+void Reporter::restore(const Item& item) const {
+  std::lock_guard lock(item.inode->mutex);
+  FileData& file = *item.inode->file;
+  file.reporting = false;
+  file.settled.notify();
+  if (item.inode->session != item.session || item.session != context_.session.id())
+    return;  // it ended meanwhile
+  for (const Range& range : item.written) file.written.add(range.from, range.to);
+  if (item.has_size) file.report_size = true;
+  if (item.trim_done) file.trim_done = true;
+  if (item.mtime != 0) file.report_times = true;
+  if (item.atime != 0) file.report_atime = true;
+  file.server_opens += item.closed;
+  if (item.keep < Lease::kExclusive && (item.has_size || item.mtime != 0 || item.atime != 0)) {
+    item.inode->lease = Lease::kExclusive;  // not given back yet
+  }
+}
+
+void Reporter::done(const Item& item, Code code) const {
+  std::lock_guard lock(item.inode->mutex);
+  FileData& file = *item.inode->file;
+  file.reporting = false;
+  file.settled.notify();
+  if (code == Code::kOk) {
+    if (item.has_size) file.reported_size = item.size;
+    return;
+  }
+  if (code == Code::kNotFound) return;  // removed, and this was its last close
+  log_warn("report_refused", "inode={} code={}", to_string(item.inode->id), code_name(code));
+  if (item.has_size || item.mtime != 0) {
+    file.write_error.emplace(code == Code::kLeaseLost ? Code::kSessionEnded : code,
+                             "the metadata server refused the report of inode " + to_string(item.inode->id) +
+                                 ": " + std::string(code_name(code)));
+    ++file.errors;
+  }
+  if (code == Code::kLeaseLost) InodeCache::drop(*item.inode);
+}
+
+rpc::Task<> Reporter::run() {
+  for (;;) {
+    auto woken = co_await wake_.wait(Deadline::never());
+    if (!woken) co_return;
+    bool urgent = false;
+    {
+      std::lock_guard lock(mutex_);
+      urgent = urgent_;
+    }
+    if (!urgent) {
+      auto slept = co_await rpc::sleep_for(context_.runtime, kGather);
+      if (!slept) co_return;
+    }
+    std::vector<Entry> entries;
+    {
+      std::lock_guard lock(mutex_);
+      const std::size_t n = std::min(kItemsMax, entries_.size());
+      entries.assign(std::make_move_iterator(entries_.begin()),
+                     std::make_move_iterator(entries_.begin() + static_cast<long>(n)));
+      entries_.erase(entries_.begin(), entries_.begin() + static_cast<long>(n));
+      urgent_ = false;
+      for (const Entry& entry : entries_) urgent_ = urgent_ || entry.waiter != nullptr;
+      if (entries_.empty()) wake_.reset();
+    }
+    co_await round(std::move(entries));
+    if (context_.session.closed()) {
+      std::lock_guard lock(mutex_);
+      for (Entry& entry : entries_) {
+        if (!entry.waiter) continue;
+        entry.waiter->result = fail(Code::kCancelled, "the client is closed");
+        entry.waiter->done.set();
+      }
+      entries_.clear();
+    }
+  }
+}
+
+rpc::Task<> Reporter::round(std::vector<Entry> entries) {
+  auto items = std::make_shared<std::vector<Item>>();
+  std::unordered_map<const Inode*, std::size_t> index_of;
+  bool durable = false;
+  for (const Entry& entry : entries) {
+    durable = durable || entry.durable;
+    if (index_of.contains(entry.inode.get())) continue;
+    if (auto item = build(entry.inode)) {
+      index_of[entry.inode.get()] = items->size();
+      items->push_back(std::move(*item));
+    }
+  }
+  Result<> outcome;
+  std::vector<Code> codes(items->size(), Code::kOk);
+  if (!items->empty() || durable) {
+    const SessionId session = items->empty() ? SessionId{} : items->front().session;
+    std::function<void(schema::ReportRequest::Builder)> fill =
+        [items, durable](schema::ReportRequest::Builder body) {
+          body.setDurable(durable);
+          auto list = body.initItems(static_cast<unsigned>(items->size()));
+          for (unsigned i = 0; i < items->size(); ++i) {
+            const Item& from = (*items)[i];
+            auto to = list[i];
+            to.setInode(from.inode->id.value());
+            to.setGeneration(from.generation);
+            to.setHasSize(from.has_size);
+            to.setSize(from.size);
+            auto written = to.initWritten(static_cast<unsigned>(from.written.size()));
+            for (unsigned w = 0; w < from.written.size(); ++w) {
+              written[w].setFrom(from.written[w].from);
+              written[w].setTo(from.written[w].to);
+            }
+            to.setBytes(from.bytes);
+            to.setTrimDone(from.trim_done);
+            to.setAtime(from.atime);
+            to.setMtime(from.mtime);
+            to.setClosed(from.closed);
+            to.setKeep(encode(from.keep));
+          }
+        };
+    auto reply = co_await context_.session.mutate<rpc::method::Report>(std::move(fill), context_.deadline(),
+                                                                       nullptr, session);
+    if (reply) {
+      auto read = decoded("Report", [&] {
+        const auto list = (*reply)->getCodes();
+        for (unsigned i = 0; i < codes.size() && i < list.size(); ++i) codes[i] = code_from_number(list[i]);
+      });
+      if (!read) outcome = fail(read.error());
+    } else {
+      outcome = fail(reply.error());
+    }
+  }
+  for (std::size_t i = 0; i < items->size(); ++i) {
+    if (outcome) {
+      done((*items)[i], codes[i]);
+    } else {
+      restore((*items)[i]);
+    }
+  }
+  if (!outcome) {
+    log_warn("report_failed", "files={} error={}", items->size(), log_quote(outcome.error().to_string()));
+    // What nobody waits for is tried again, unless its session is over (then there is nothing left to
+    // report).
+    if (outcome.error().code() != Code::kCancelled) {
+      for (const Item& item : *items) add(item.inode);
+      auto slept = co_await rpc::sleep_for(context_.runtime, std::chrono::milliseconds(200));
+      (void)slept;
+    }
+  }
+  for (Entry& entry : entries) {
+    if (!entry.waiter) continue;
+    auto found = index_of.find(entry.inode.get());
+    if (!outcome) {
+      entry.waiter->result = fail(outcome.error());
+    } else if (found != index_of.end() && codes[found->second] != Code::kOk) {
+      entry.waiter->result = fail(codes[found->second], "report of inode " + to_string(entry.inode->id));
+    }
+    entry.waiter->done.set();
+  }
+}
+
+}  // namespace cairn::client

@@ -1,0 +1,18 @@
+// Truncation. The metadata server journals the new size and what is to be trimmed; the holder of the
+// exclusive lease then cuts the boundary chunk and removes those behind it, and says so (trimDone) before the
+// file may grow again.
+#pragma once
+
+#include "client/leases.h"
+
+namespace cairn::client {
+
+// Sets the size (and what else `change` names). Takes the exclusive lease.
+rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, WriteBack& write_back,
+                                       Reporter& reporter, InodeRef inode, SetAttr change, Deadline deadline);
+// Carries out layout.trim, if there is one. The exclusive lease is held. Chunks in `known_holes` are not
+// there.
+rpc::Task<Result<>> finish_trim(FileContext& context, InodeRef inode, RangeSet known_holes,
+                                Deadline deadline);
+
+}  // namespace cairn::client
