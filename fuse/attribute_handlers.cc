@@ -1,0 +1,151 @@
+// Handlers of attributes, extended attributes and statfs.
+#include <cstring>
+#include <string>
+#include <string_view>
+
+#include "fuse/frontend.h"
+
+namespace cairn::fuse {
+namespace {
+
+void handle_getattr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) {
+  FileSystem& files = frontend(req).files;
+  const InodeId inode(ino);
+  auto finish = [inode](fuse_req_t req, Result<Entry> entry) {
+    if (req == nullptr) return;
+    if (entry) {
+      reply_attr(req, *entry);
+    } else {
+      reply_error(req, {"getattr", inode}, entry.error());
+    }
+  };
+  if (auto known = files.try_getattr(inode)) return finish(req, std::move(*known));
+  start<Entry>(req, Kind::kRead, "getattr", files.getattr(inode), finish);
+}
+
+// The kernel sends ATTR_KILL_SUID and the like as an ordinary change of mode: FUSE_CAP_HANDLE_KILLPRIV is
+// off.
+void handle_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* attr, int to_set, fuse_file_info*) {
+  const InodeId inode(ino);
+  start<Entry>(req, Kind::kChange, "setattr", frontend(req).files.setattr(inode, to_set_attr(*attr, to_set)),
+               [inode](fuse_req_t req, Result<Entry> entry) {
+                 if (req == nullptr) return;
+                 if (entry) {
+                   reply_attr(req, *entry);
+                 } else {
+                   reply_error(req, {"setattr", inode, RangeMeans::kOffset}, entry.error());
+                 }
+               });
+}
+
+void handle_statfs(fuse_req_t req, fuse_ino_t ino) {
+  const InodeId inode(ino);
+  start<StatFs>(req, Kind::kRead, "statfs", frontend(req).files.statfs(),
+                [inode](fuse_req_t req, Result<StatFs> space) {
+                  if (req == nullptr) return;
+                  if (space) {
+                    const struct statvfs out = to_statvfs(*space);
+                    fuse_reply_statfs(req, &out);
+                  } else {
+                    reply_error(req, {"statfs", inode}, space.error());
+                  }
+                });
+}
+
+// --- extended attributes ---
+
+// `size` 0 asks how long the value is.
+void reply_value(fuse_req_t req, const std::string& value, std::size_t size) {
+  if (size == 0) {
+    fuse_reply_xattr(req, value.size());
+  } else if (value.size() > size) {
+    fuse_reply_err(req, ERANGE);
+  } else {
+    fuse_reply_buf(req, value.data(), value.size());
+  }
+}
+
+// ACLs are not enforced here (FUSE_CAP_POSIX_ACL is off), so none may be stored: one that is shown but not
+// obeyed would be a hole. `ls` and `cp` ask for them on every file and take EOPNOTSUPP for "none".
+bool is_acl(std::string_view name) {
+  return name.starts_with("system.posix_acl_");
+}
+
+void handle_getxattr(fuse_req_t req, fuse_ino_t ino, const char* name, std::size_t size) {
+  if (is_acl(name)) {
+    fuse_reply_err(req, EOPNOTSUPP);
+    return;
+  }
+  FileSystem& files = frontend(req).files;
+  const InodeId inode(ino);
+  auto finish = [inode, size](fuse_req_t req, Result<std::string> value) {
+    if (req == nullptr) return;
+    if (value) {
+      reply_value(req, *value, size);
+    } else {
+      reply_error(req, {"getxattr", inode}, value.error());
+    }
+  };
+  if (auto known = files.try_getxattr(inode, name)) return finish(req, std::move(*known));
+  start<std::string>(req, Kind::kRead, "getxattr", files.getxattr(inode, name), finish);
+}
+
+void handle_listxattr(fuse_req_t req, fuse_ino_t ino, std::size_t size) {
+  const InodeId inode(ino);
+  start<std::vector<std::string>>(req, Kind::kRead, "listxattr", frontend(req).files.listxattr(inode),
+                                  [inode, size](fuse_req_t req, Result<std::vector<std::string>> names) {
+                                    if (req == nullptr) return;
+                                    if (!names) return reply_error(req, {"listxattr", inode}, names.error());
+                                    std::string all;
+                                    for (const auto& name : *names) all.append(name).push_back('\0');
+                                    reply_value(req, all, size);
+                                  });
+}
+
+auto finish_xattr(std::string_view op, InodeId inode) {
+  return [op, inode](fuse_req_t req, Result<> done) {
+    if (req == nullptr) return;
+    if (done) {
+      fuse_reply_err(req, 0);
+    } else {
+      reply_error(req, {op, inode}, done.error());
+    }
+  };
+}
+
+void handle_setxattr(fuse_req_t req, fuse_ino_t ino, const char* name, const char* value, std::size_t size,
+                     int flags) {
+  if (is_acl(name)) {
+    fuse_reply_err(req, EOPNOTSUPP);
+    return;
+  }
+  const InodeId inode(ino);
+  start<void>(
+      req, Kind::kChange, "setxattr",
+      frontend(req).files.setxattr(inode, name, std::string(value, size), static_cast<std::uint32_t>(flags)),
+      finish_xattr("setxattr", inode));
+}
+
+void handle_removexattr(fuse_req_t req, fuse_ino_t ino, const char* name) {
+  if (is_acl(name)) {
+    fuse_reply_err(req, EOPNOTSUPP);
+    return;
+  }
+  const InodeId inode(ino);
+  start<void>(req, Kind::kChange, "removexattr", frontend(req).files.removexattr(inode, name),
+              finish_xattr("removexattr", inode));
+}
+
+}  // namespace
+
+void add_attribute_handlers(fuse_lowlevel_ops& ops) {
+  ops.getattr = handle_getattr;
+  ops.setattr = handle_setattr;
+  ops.statfs = handle_statfs;
+  ops.getxattr = handle_getxattr;
+  ops.listxattr = handle_listxattr;
+  ops.setxattr = handle_setxattr;
+  ops.removexattr = handle_removexattr;
+}
+
+}  // namespace cairn::fuse

@@ -1,0 +1,260 @@
+// Handlers of open files.
+//
+// Bytes are copied once each way: a read's pieces go from the client's cache to the kernel in one gather
+// write, a write's bytes from libfuse's buffer into the write-back buffer. (write_buf with splice would save
+// nothing: the bytes are checksummed and kept here, and the pipe costs two more system calls for each small
+// request.)
+#include <fcntl.h>
+
+#include <array>
+#include <climits>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "fuse/frontend.h"
+
+namespace cairn::fuse {
+namespace {
+
+// One open of a file by the kernel; fuse_file_info::fh points to a shared_ptr to it, so that a request which
+// was abandoned can outlive the release.
+//
+// O_APPEND belongs to the client's handle (it picks the offset), but to the kernel it is a flag that
+// fcntl(F_SETFL) changes at any time, and pages written back from a mapping always have a place of their own.
+// So a file may need a second handle, of the other kind; it is opened when first needed.
+struct OpenFile {
+  OpenFile(InodeId inode, int flags, Handle handle) : inode(inode), flags(flags), handle(std::move(handle)) {}
+
+  Handle of_kind(bool append) {
+    if (append == ((flags & O_APPEND) != 0)) return handle;
+    std::lock_guard lock(mutex);
+    return other;
+  }
+
+  const InodeId inode;
+  const int flags;
+  const Handle handle;
+  std::mutex mutex;
+  Handle other;  // under mutex; null until needed
+};
+using OpenFileRef = std::shared_ptr<OpenFile>;
+
+OpenFileRef& file_of(const fuse_file_info* info) {
+  return *reinterpret_cast<OpenFileRef*>(info->fh);
+}
+
+bool read_only(int flags) {
+  return (flags & O_ACCMODE) == O_RDONLY;
+}
+
+void fill_opened(fuse_file_info& info, const Opened& opened, const KernelCache& cache) {
+  // Appends pick their offset here, where the true size is known; the kernel's page cache would guess it.
+  // O_DIRECT needs no such thing: the kernel bypasses its cache for it by itself, and shared mappings keep
+  // working.
+  info.direct_io = (info.flags & O_APPEND) != 0 && !read_only(info.flags);
+  info.keep_cache = opened.keep_cache && cache.pages && (info.flags & O_TRUNC) == 0;
+  // Nothing written, nothing to report at close: saves a round trip for each file read. (With POSIX locks
+  // that reach the servers, close must be heard again: it releases them.)
+  info.noflush = read_only(info.flags);
+  info.fh = reinterpret_cast<std::uint64_t>(
+      new OpenFileRef(std::make_shared<OpenFile>(opened.entry.attr.inode, info.flags, opened.handle)));
+}
+
+// The kernel gave up on the open meanwhile: nobody will close it.
+void undo_open(FileSystem& files, fuse_file_info& info, const Opened& opened) {
+  delete reinterpret_cast<OpenFileRef*>(info.fh);
+  files.release_now(opened.handle);
+}
+
+void handle_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* asked) {
+  FileSystem& files = frontend(req).files;
+  const InodeId inode(ino);
+  auto finish = [inode, info = *asked, &files](fuse_req_t req, Result<Opened> opened) mutable {
+    if (req == nullptr) {
+      if (opened) files.release_now(std::move(opened->handle));
+      return;
+    }
+    if (!opened) return reply_error(req, {"open", inode}, opened.error());
+    fill_opened(info, *opened, frontend(req).cache);
+    if (fuse_reply_open(req, &info) != 0) undo_open(files, info, *opened);
+  };
+  if (auto known = files.try_open(inode, asked->flags)) return finish(req, std::move(*known));
+  const Kind kind = asked->flags & O_TRUNC ? Kind::kChange : Kind::kRead;
+  start<Opened>(req, kind, "open", files.open(inode, asked->flags), finish);
+}
+
+// The kernel sends CREATE when it believes that the name does not exist, and then checks no permission on
+// what it gets. So it is always made exclusively here: if another host was faster, ESTALE makes the kernel
+// look the name up again and open what it finds in the ordinary, checked way.
+void handle_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* asked) {
+  FileSystem& files = frontend(req).files;
+  const InodeId dir(parent);
+  start<Opened>(req, Kind::kChange, "create",
+                files.create(dir, name, mode, asked->flags | O_EXCL, owner_of(req)),
+                [dir, info = *asked, &files](fuse_req_t req, Result<Opened> made) mutable {
+                  if (req == nullptr) {
+                    if (!made) return;
+                    files.release_now(made->handle);
+                    files.forget(made->entry.attr.inode, 1);
+                    return;
+                  }
+                  if (!made) {
+                    if (made.error().code() == Code::kExists && (info.flags & O_EXCL) == 0) {
+                      fuse_reply_err(req, ESTALE);
+                    } else {
+                      reply_error(req, {"create", dir}, made.error());
+                    }
+                    return;
+                  }
+                  fill_opened(info, *made, frontend(req).cache);
+                  const auto entry = to_entry_param(made->entry, frontend(req).cache.attributes_max);
+                  if (fuse_reply_create(req, &entry, &info) != 0) {
+                    undo_open(files, info, *made);
+                    files.forget(made->entry.attr.inode, 1);
+                  }
+                });
+}
+
+void handle_release(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
+  FileSystem& files = frontend(req).files;
+  auto* file = reinterpret_cast<OpenFileRef*>(info->fh);
+  fuse_reply_err(req, 0);  // nobody waits for it
+  files.release_now((*file)->handle);
+  if (Handle other = (*file)->of_kind(((*file)->flags & O_APPEND) == 0)) files.release_now(std::move(other));
+  delete file;
+}
+
+// --- data ---
+
+void reply_payload(fuse_req_t req, const rpc::Payload& payload) {
+  // One slot of a gather write is libfuse's own header.
+  constexpr std::size_t pieces_max = IOV_MAX - 1;
+  std::vector<iovec> many;
+  std::array<iovec, 16> few;
+  iovec* vec = few.data();
+  const std::size_t count = payload.pieces.size();
+  if (count > pieces_max) {  // a file in tiny pieces: one copy
+    std::string all;
+    all.reserve(payload.size());
+    for (const auto& piece : payload.pieces) all.append(as_text(piece.bytes()));
+    fuse_reply_buf(req, all.data(), all.size());
+    return;
+  }
+  if (count > few.size()) {
+    many.resize(count);
+    vec = many.data();
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    const Bytes bytes = payload.pieces[i].bytes();
+    vec[i] = {const_cast<std::byte*>(bytes.data()), bytes.size()};
+  }
+  fuse_reply_iov(req, vec, static_cast<int>(count));
+}
+
+void handle_read(fuse_req_t req, fuse_ino_t ino, std::size_t size, off_t offset, fuse_file_info* info) {
+  FileSystem& files = frontend(req).files;
+  const OpenFileRef& file = file_of(info);
+  const InodeId inode(ino);
+  auto finish = [inode](fuse_req_t req, Result<rpc::Payload> data) {
+    if (req == nullptr) return;
+    if (data) {
+      reply_payload(req, *data);
+    } else {
+      reply_error(req, {"read", inode, RangeMeans::kOffset}, data.error());
+    }
+  };
+  const auto from = static_cast<std::uint64_t>(offset);
+  const auto length = static_cast<std::uint32_t>(size);
+  if (auto known = files.try_read(file->handle, from, length)) return finish(req, std::move(*known));
+  start<rpc::Payload>(req, Kind::kRead, "read", files.read(file->handle, from, length), finish);
+}
+
+FileSystem::Task<std::uint32_t> open_and_write(FileSystem& files, OpenFileRef file, std::uint64_t offset,
+                                               rpc::Buffer data) {
+  const int flags = (file->flags ^ O_APPEND) & ~(O_CREAT | O_EXCL | O_TRUNC);
+  auto opening = files.open(file->inode, flags);
+  CO_TRY(Opened opened, co_await std::move(opening));
+  Handle handle = opened.handle;
+  Handle spare;
+  {
+    std::lock_guard lock(file->mutex);
+    if (file->other)
+      spare = std::exchange(handle, file->other);  // another write was faster
+    else
+      file->other = handle;
+  }
+  if (spare) files.release_now(std::move(spare));
+  auto writing = files.write(std::move(handle), offset, std::move(data));
+  co_return co_await std::move(writing);
+}
+
+void handle_write(fuse_req_t req, fuse_ino_t ino, const char* data, std::size_t size, off_t offset,
+                  fuse_file_info* info) {
+  FileSystem& files = frontend(req).files;
+  const OpenFileRef& file = file_of(info);
+  const InodeId inode(ino);
+  const auto to = static_cast<std::uint64_t>(offset);
+  const Bytes bytes{reinterpret_cast<const std::byte*>(data), size};
+  auto finish = [inode](fuse_req_t req, Result<std::uint32_t> written) {
+    if (req == nullptr) return;
+    if (written) {
+      fuse_reply_write(req, *written);
+    } else {
+      reply_error(req, {"write", inode, RangeMeans::kOffset}, written.error());
+    }
+  };
+  const bool append = info->writepage == 0 && (info->flags & O_APPEND) != 0;
+  Handle handle = file->of_kind(append);
+  if (!handle) {
+    start<std::uint32_t>(req, Kind::kChange, "write",
+                         open_and_write(files, file, to, rpc::Buffer::copy(bytes)), finish);
+    return;
+  }
+  if (auto done = files.try_write(handle, to, bytes)) return finish(req, std::move(*done));
+  start<std::uint32_t>(req, Kind::kChange, "write",
+                       files.write(std::move(handle), to, rpc::Buffer::copy(bytes)), finish);
+}
+
+// Completion of flush and fsync.
+auto finish_empty(std::string_view op, InodeId inode) {
+  return [op, inode](fuse_req_t req, Result<> done) {
+    if (req == nullptr) return;
+    if (done) {
+      fuse_reply_err(req, 0);
+    } else {
+      reply_error(req, {op, inode}, done.error());
+    }
+  };
+}
+
+void handle_flush(fuse_req_t req, fuse_ino_t ino, fuse_file_info* info) {
+  FileSystem& files = frontend(req).files;
+  const OpenFileRef& file = file_of(info);
+  const InodeId inode(ino);
+  auto finish = finish_empty("flush", inode);
+  if (read_only(file->flags)) return finish(req, {});
+  if (auto known = files.try_flush(file->handle)) return finish(req, std::move(*known));
+  start<void>(req, Kind::kFlush, "flush", files.flush(file->handle), finish);
+}
+
+void handle_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, fuse_file_info* info) {
+  const InodeId inode(ino);
+  start<void>(req, Kind::kFlush, "fsync", frontend(req).files.fsync(file_of(info)->handle, data_only != 0),
+              finish_empty("fsync", inode));
+}
+
+}  // namespace
+
+void add_file_handlers(fuse_lowlevel_ops& ops) {
+  ops.open = handle_open;
+  ops.create = handle_create;
+  ops.release = handle_release;
+  ops.read = handle_read;
+  ops.write = handle_write;
+  ops.flush = handle_flush;
+  ops.fsync = handle_fsync;
+}
+
+}  // namespace cairn::fuse

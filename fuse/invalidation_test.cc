@@ -1,0 +1,94 @@
+#include "fuse/invalidation.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cerrno>
+#include <future>
+
+#include "store/base/log.h"
+
+namespace cairn::fuse {
+namespace {
+
+// Records what it is told; drop_entry("stuck") waits until let_go().
+class FakeKernel final : public KernelNotifier {
+ public:
+  int drop_inode(InodeId inode, bool data) override {
+    note("inode " + std::to_string(inode.value()) + (data ? " data" : ""));
+    return -ENOENT;  // "not cached": not an error
+  }
+  int drop_entry(InodeId parent, const std::string& name) override {
+    if (name == "stuck") {
+      ++stuck_;
+      freed_.wait();
+    }
+    note("entry " + std::to_string(parent.value()) + " " + name);
+    return 0;
+  }
+  int distrust_all_entries() override {
+    ++distrusted_;
+    return 0;
+  }
+  void let_go() { free_.set_value(); }
+  std::vector<std::string> told() {
+    std::lock_guard lock(mutex_);
+    return told_;
+  }
+  std::atomic<int> stuck_{0}, distrusted_{0};
+
+ private:
+  void note(std::string what) {
+    std::lock_guard lock(mutex_);
+    told_.push_back(std::move(what));
+  }
+  std::mutex mutex_;
+  std::vector<std::string> told_;
+  std::promise<void> free_;
+  std::shared_future<void> freed_{free_.get_future()};
+};
+
+TEST(Invalidation, ReturnsWhenTheKernelHasDroppedIt) {
+  FakeKernel kernel;
+  Invalidation invalidation(kernel, {});
+  invalidation.invalidate_inode(InodeId(5), true);
+  EXPECT_EQ(kernel.told(), std::vector<std::string>{"inode 5 data"});
+  invalidation.invalidate_inode(InodeId(6), false);
+  invalidation.invalidate_entry(InodeId(1), "x");
+  EXPECT_EQ(kernel.told().size(), 3u);
+  EXPECT_EQ(kernel.told().back(), "entry 1 x");
+  EXPECT_EQ(invalidation.given_up(), 0u);
+}
+
+// The kernel waits for a lock that a local operation holds, which waits for us: the caller goes on, all names
+// are distrusted instead, and others are still told.
+TEST(Invalidation, StuckNotificationHoldsNobodyUp) {
+  log_set_level(LogLevel::kError);
+  FakeKernel kernel;
+  Invalidation invalidation(kernel, {.patience = std::chrono::milliseconds(50)});
+  invalidation.invalidate_entry(InodeId(1), "stuck");
+  EXPECT_EQ(kernel.distrusted_, 1);
+  EXPECT_EQ(invalidation.given_up(), 1u);
+  invalidation.invalidate_inode(InodeId(7), true);
+  EXPECT_EQ(kernel.told(), std::vector<std::string>{"inode 7 data"});
+  kernel.let_go();
+}
+
+TEST(Invalidation, FullQueueBlocksWithinPatience) {
+  log_set_level(LogLevel::kError);
+  FakeKernel kernel;
+  {
+    Invalidation invalidation(kernel,
+                              {.queue_max = 1, .patience = std::chrono::milliseconds(30), .workers = 1});
+    for (int i = 0; i < 4; ++i) invalidation.invalidate_entry(InodeId(1), "stuck");
+    EXPECT_EQ(invalidation.given_up(), 4u);
+    EXPECT_EQ(kernel.distrusted_, 4);
+    kernel.let_go();
+    while (kernel.told().size() < 4) std::this_thread::yield();  // told late, but told
+    invalidation.invalidate_inode(InodeId(9), false);
+    EXPECT_EQ(kernel.told().back(), "inode 9");
+  }
+}
+
+}  // namespace
+}  // namespace cairn::fuse
