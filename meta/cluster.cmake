@@ -17,6 +17,7 @@ set(cluster_sources
   routing_table.cc)
 set(cluster_tests
   cluster_records_test.cc
+  cluster_service_test.cc
   cluster_simulation_test.cc
   placement_test.cc
   repair_planner_test.cc)
