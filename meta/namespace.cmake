@@ -7,6 +7,7 @@ set(namespace_sources
   lease_arbiter.cc
   lease_rows.cc
   leases.cc
+  meta_config.cc
   object_key.cc
   ops/extend_bound.cc
   ops/getattr.cc
@@ -25,10 +26,16 @@ set(namespace_sources
   ranges.cc
   records.cc
   replies.cc
+  server.cc
+  service.cc
+  service_namespace.cc
+  service_objects.cc
   session_keeper.cc
   sessions.cc
   single_writer.cc
-  txn_overlay.cc)
+  store_format.cc
+  txn_overlay.cc
+  wire_convert.cc)
 set(namespace_tests
   executor_test.cc
   kv_store_test.cc)

@@ -1,0 +1,139 @@
+// MetaService: the wire entry of the metadata server. Each handler turns its message into plain structs,
+// names the leases and the operation, which run on the executor, and fills the reply there; chunkservers' and
+// operators' methods go to the cluster side. Runs on io threads; holds no state of its own but what it refers
+// to.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+
+#include "meta/cluster.h"
+#include "meta/lease_arbiter.h"
+#include "meta/object_waiters.h"
+#include "meta/replies.h"
+#include "meta/session_keeper.h"
+#include "meta/sessions.h"
+#include "meta/wire_convert.h"
+#include "store/rpc/connection.h"
+#include "store/rpc/methods.h"
+
+namespace cairn::meta {
+
+// Counters for `status`, written by the executor with each mutation. Thread-safe.
+struct SharedCounters {
+  std::atomic<std::uint64_t> files{0};
+  std::atomic<std::uint64_t> objects{0};
+  void publish(const Counters& counters) {
+    files.store(counters.inodes - counters.directories, std::memory_order_relaxed);
+    objects.store(counters.objects, std::memory_order_relaxed);
+  }
+};
+
+class MetaService final : public rpc::Service {
+ public:
+  struct Parts {
+    rpc::Runtime& runtime;
+    Executor& executor;
+    SessionTable& sessions;
+    SessionKeeper& keeper;
+    LeaseArbiter& arbiter;
+    ReplyTable& replies;
+    Cluster& cluster;
+    ClusterService& cluster_service;
+    SharedCounters& counters;
+    ClusterId cluster_id;
+    std::chrono::milliseconds lease;
+    std::uint32_t feature_level;
+  };
+  explicit MetaService(Parts parts) : p_(parts) {}
+
+  rpc::Task<Result<rpc::OutMessage>> handle(rpc::Request request) override;
+  void connected(const std::shared_ptr<rpc::Peer>& peer) override { p_.cluster_service.connected(peer); }
+
+ private:
+  using Reply = Result<rpc::OutMessage>;
+  using Body = std::function<Result<>(ops::Env&, OpGate&, rpc::OutMessage&)>;
+  struct Call {
+    SessionId session;  // none: a reader without leases
+    std::optional<MutationId> mutation;
+    Deadline deadline;
+    Durability durability = Durability::kAccepted;
+  };
+  // Runs `body` on the executor under the leases of the session; a mutation only once.
+  rpc::Task<Reply> run(Call call, Body body);
+  template <class M, class Fill>
+  rpc::Task<Reply> query(const rpc::Request& request, std::uint64_t session, Fill fill);
+  template <class M, class Fill>
+  rpc::Task<Reply> mutate(const rpc::Request& request, schema::Mutation::Reader mutation, Fill fill,
+                          Durability durability = Durability::kAccepted);
+
+  rpc::Task<Reply> dispatch_session(rpc::Request request);
+  rpc::Task<Reply> open_session(rpc::Request request);
+  rpc::Task<Reply> reassert(rpc::Request request);
+  rpc::Task<Reply> return_leases(rpc::Request request);
+  rpc::Task<Reply> sync_meta(rpc::Request request);
+
+  // service_namespace.cc; not coroutines themselves: `request` lives in handle()
+  std::optional<rpc::Task<Reply>> dispatch_namespace(const rpc::Request& request);
+  rpc::Task<Reply> lookup(const rpc::Request& request);
+  rpc::Task<Reply> getattr(const rpc::Request& request);
+  rpc::Task<Reply> setattr(const rpc::Request& request);
+  rpc::Task<Reply> make(const rpc::Request& request);
+  rpc::Task<Reply> open(const rpc::Request& request);
+  rpc::Task<Reply> report(const rpc::Request& request);
+  rpc::Task<Reply> extend_bound(const rpc::Request& request);
+  rpc::Task<Reply> remove(const rpc::Request& request);
+  rpc::Task<Reply> rename(const rpc::Request& request);
+  rpc::Task<Reply> link(const rpc::Request& request);
+  rpc::Task<Reply> readlink(const rpc::Request& request);
+  rpc::Task<Reply> readdir(const rpc::Request& request);
+  rpc::Task<Reply> getxattr(const rpc::Request& request);
+  rpc::Task<Reply> setxattr(const rpc::Request& request);
+  rpc::Task<Reply> listxattr(const rpc::Request& request);
+  rpc::Task<Reply> removexattr(const rpc::Request& request);
+  rpc::Task<Reply> statfs(const rpc::Request& request);
+
+  // service_objects.cc
+  std::optional<rpc::Task<Reply>> dispatch_objects(const rpc::Request& request);
+  rpc::Task<Reply> create_object(const rpc::Request& request);
+  rpc::Task<Reply> seal(const rpc::Request& request);
+  rpc::Task<Reply> collect_conflicting(MutationId mutation, DataId data, rpc::Task<Reply> sealing);
+  rpc::Task<Reply> abort_object(const rpc::Request& request);
+  rpc::Task<Reply> get_objects(SessionId session, std::vector<ObjectKey> keys, std::uint32_t count,
+                               Deadline wait_until);
+  rpc::Task<Reply> list_objects(const rpc::Request& request);
+  rpc::Task<Reply> delete_object(const rpc::Request& request);
+
+  Parts p_;
+  ObjectWaiters object_waiters_;  // [executor]
+};
+
+template <class M, class Fill>
+rpc::Task<MetaService::Reply> MetaService::query(const rpc::Request& request, std::uint64_t session,
+                                                 Fill fill) {
+  Body body = [fill = std::move(fill)](ops::Env& env, OpGate& gate, rpc::OutMessage& out) -> Result<> {
+    return fill(env, gate, out.body<typename M::ReplyBody>());
+  };
+  return run(Call{SessionId(session), std::nullopt, request.deadline}, std::move(body));
+}
+
+template <class M, class Fill>
+rpc::Task<MetaService::Reply> MetaService::mutate(const rpc::Request& request,
+                                                  schema::Mutation::Reader mutation, Fill fill,
+                                                  Durability durability) {
+  Body body = [fill = std::move(fill)](ops::Env& env, OpGate& gate, rpc::OutMessage& out) -> Result<> {
+    return fill(env, gate, out.body<typename M::ReplyBody>());
+  };
+  const MutationId id = mutation_of(mutation);
+  return run(Call{id.session, id, request.deadline, durability}, std::move(body));
+}
+
+// The grants of this run, into any reply that has them.
+template <class Builder>
+void fill_grants(Builder reply, const OpGate& gate) {
+  if (!gate.grants().empty())
+    fill(reply.initGrants(static_cast<unsigned>(gate.grants().size())), gate.grants());
+}
+
+}  // namespace cairn::meta
