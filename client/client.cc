@@ -75,8 +75,7 @@ ClientImpl::~ClientImpl() {
 Result<> ClientImpl::close() {
   if (closed_.exchange(true)) return {};
   const Deadline deadline = Deadline::after(clock_, options_.timeout);
-  Result<> outcome;
-  if (session_.id().valid()) outcome = files_.close(deadline);
+  Result<> outcome = files_.close(deadline);
   rpc::block_on(runtime_, session_.close(Deadline::after(clock_, std::chrono::seconds(2))));
   return outcome;
 }

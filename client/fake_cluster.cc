@@ -1,8 +1,7 @@
 #include "client/fake_cluster.h"
 
-#include <sys/stat.h>
-
 #include <capnp/serialize.h>
+#include <sys/stat.h>
 
 #include <cstring>
 
@@ -16,13 +15,12 @@ std::string frozen(OutMessage& message) {
   auto words = capnp::messageToFlatArray(message.builder());
   return {reinterpret_cast<const char*>(words.asBytes().begin()), words.asBytes().size()};
 }
-template <class S>
 OutMessage thawed(const std::string& bytes) {
   kj::Array<capnp::word> words = kj::heapArray<capnp::word>(bytes.size() / sizeof(capnp::word));
   std::memcpy(words.begin(), bytes.data(), bytes.size());
   capnp::FlatArrayMessageReader reader(words);
   OutMessage message;
-  message.builder().setRoot(reader.getRoot<S>());
+  message.builder().setRoot(capnp::AnyPointer::Reader(reader.getRoot<capnp::AnyPointer>()));
   return message;
 }
 
@@ -65,7 +63,9 @@ struct FakeChunk {
   std::uint64_t generation = 0;
 };
 
-Grant grant_of(InodeId inode, const FakeInode::Holder& holder) { return {inode, holder.kind, holder.generation}; }
+Grant grant_of(InodeId inode, const FakeInode::Holder& holder) {
+  return {inode, holder.kind, holder.generation};
+}
 
 void put_grants(capnp::List<schema::Grant>::Builder to, const std::vector<Grant>& grants) {
   for (unsigned i = 0; i < grants.size(); ++i) {
@@ -135,7 +135,9 @@ struct FakeCluster::State {
     }
     return members;
   }
-  std::vector<unsigned> members_of(const ChunkId& chunk) const { return members_of(slot_of(placement_hash(chunk), kSlots)); }
+  std::vector<unsigned> members_of(const ChunkId& chunk) const {
+    return members_of(slot_of(placement_hash(chunk), kSlots));
+  }
 
   void put_attr(const FakeInode& inode, schema::Attr::Builder to) const {
     encode(inode.attr, to);
@@ -162,7 +164,8 @@ struct FakeCluster::State {
     if (holder.kind < kind) holder = {kind, next_generation++};
     if (kind == Lease::kExclusive) {
       FakeInode& inode = inodes.at(id);
-      inode.bound = std::max(inode.bound, chunks_of(inode.attr.size, options.chunk_size) + options.initial_bound);
+      inode.bound =
+          std::max(inode.bound, chunks_of(inode.attr.size, options.chunk_size) + options.initial_bound);
     }
     return grant_of(id, holder);
   }
@@ -195,7 +198,8 @@ struct FakeCluster::State {
     sessions.erase(session);
     for (auto& [id, inode] : inodes) {
       if (auto it = inode.holders.find(session); it != inode.holders.end()) {
-        if (it->second.kind == Lease::kExclusive) inode.trim = {inode.attr.size, inode.bound * options.chunk_size};
+        if (it->second.kind == Lease::kExclusive)
+          inode.trim = {inode.attr.size, inode.bound * options.chunk_size};
         inode.holders.erase(it);
       }
       inode.opens.erase(session);
@@ -219,7 +223,8 @@ Task<> FakeCluster::State::recall(SessionId asker, std::vector<InodeId> wanted, 
       auto it = inodes.find(id);
       if (it == inodes.end()) continue;
       for (auto& [session, holder] : it->second.holders) {
-        if (session != asker && holder.kind > keep) calls.push_back({session, id, holder.generation, sessions[session].peer});
+        if (session != asker && holder.kind > keep)
+          calls.push_back({session, id, holder.generation, sessions[session].peer});
       }
     }
   }
@@ -240,8 +245,10 @@ Task<> FakeCluster::State::recall(SessionId asker, std::vector<InodeId> wanted, 
     if (it == inodes.end()) continue;
     auto holder = it->second.holders.find(call.session);
     if (holder == it->second.holders.end()) continue;
-    if (keep == Lease::kNone) it->second.holders.erase(holder);
-    else holder->second.kind = std::min(holder->second.kind, keep);
+    if (keep == Lease::kNone)
+      it->second.holders.erase(holder);
+    else
+      holder->second.kind = std::min(holder->second.kind, keep);
   }
 }
 
@@ -261,8 +268,11 @@ std::vector<InodeId> FakeCluster::State::touched(const Request& request, Lease& 
       auto body = request.body<method::Lookup>();
       return {InodeId(body.getParent()), child(InodeId(body.getParent()), text(body.getName()))};
     }
-    case method::GetAttr::kNumber: keep = Lease::kShared; return {InodeId(request.body<method::GetAttr>().getInode())};
-    case method::SetAttr::kNumber: return {InodeId(request.body<method::SetAttr>().getInode())};
+    case method::GetAttr::kNumber:
+      keep = Lease::kShared;
+      return {InodeId(request.body<method::GetAttr>().getInode())};
+    case method::SetAttr::kNumber:
+      return {InodeId(request.body<method::SetAttr>().getInode())};
     case method::Make::kNumber: {
       auto body = request.body<method::Make>();
       return {InodeId(body.getParent()), child(InodeId(body.getParent()), text(body.getName()))};
@@ -278,14 +288,16 @@ std::vector<InodeId> FakeCluster::State::touched(const Request& request, Lease& 
     }
     case method::Rename::kNumber: {
       auto body = request.body<method::Rename>();
-      return {InodeId(body.getParent()), InodeId(body.getNewParent()), child(InodeId(body.getParent()), text(body.getName())),
+      return {InodeId(body.getParent()), InodeId(body.getNewParent()),
+              child(InodeId(body.getParent()), text(body.getName())),
               child(InodeId(body.getNewParent()), text(body.getNewName()))};
     }
     case method::Link::kNumber: {
       auto body = request.body<method::Link>();
       return {InodeId(body.getInode()), InodeId(body.getParent())};
     }
-    default: return {};
+    default:
+      return {};
   }
 }
 
@@ -298,7 +310,8 @@ OutMessage FakeCluster::State::routing() {
   pool.setId(1);
   pool.setSlots(kSlots);
   pool.setReplicas(static_cast<std::uint8_t>(options.replicas));
-  pool.setMinReplicas(static_cast<std::uint8_t>(options.replicas - lost_servers.size() > 0 && lost_servers.empty() ? options.replicas : 1));
+  pool.setMinReplicas(static_cast<std::uint8_t>(
+      options.replicas - lost_servers.size() > 0 && lost_servers.empty() ? options.replicas : 1));
   pool.setChunkSize(options.chunk_size);
   auto list = body.initServers(options.servers);
   for (unsigned i = 0; i < options.servers; ++i) {
@@ -363,22 +376,42 @@ Task<Result<OutMessage>> FakeCluster::State::serve_meta(Request& request, Sessio
   }
   SessionId session;
   std::uint64_t sequence = 0;
-  const bool mutation = session_in<method::SetAttr>(request, session, sequence) || session_in<method::Make>(request, session, sequence) ||
-                        session_in<method::Open>(request, session, sequence) || session_in<method::Report>(request, session, sequence) ||
-                        session_in<method::ExtendBound>(request, session, sequence) || session_in<method::Remove>(request, session, sequence) ||
-                        session_in<method::Rename>(request, session, sequence) || session_in<method::Link>(request, session, sequence) ||
-                        session_in<method::SetXattr>(request, session, sequence) || session_in<method::RemoveXattr>(request, session, sequence) ||
-                        session_in<method::CreateObject>(request, session, sequence) || session_in<method::Seal>(request, session, sequence) ||
-                        session_in<method::AbortObject>(request, session, sequence) || session_in<method::DeleteObject>(request, session, sequence);
+  const bool mutation = session_in<method::SetAttr>(request, session, sequence) ||
+                        session_in<method::Make>(request, session, sequence) ||
+                        session_in<method::Open>(request, session, sequence) ||
+                        session_in<method::Report>(request, session, sequence) ||
+                        session_in<method::ExtendBound>(request, session, sequence) ||
+                        session_in<method::Remove>(request, session, sequence) ||
+                        session_in<method::Rename>(request, session, sequence) ||
+                        session_in<method::Link>(request, session, sequence) ||
+                        session_in<method::SetXattr>(request, session, sequence) ||
+                        session_in<method::RemoveXattr>(request, session, sequence) ||
+                        session_in<method::CreateObject>(request, session, sequence) ||
+                        session_in<method::Seal>(request, session, sequence) ||
+                        session_in<method::AbortObject>(request, session, sequence) ||
+                        session_in<method::DeleteObject>(request, session, sequence);
   if (!mutation) {
     switch (request.method) {
-      case method::KeepAlive::kNumber: session = SessionId(request.body<method::KeepAlive>().getSession()); break;
-      case method::Reassert::kNumber: session = SessionId(request.body<method::Reassert>().getSession()); break;
-      case method::Lookup::kNumber: session = SessionId(request.body<method::Lookup>().getSession()); break;
-      case method::GetAttr::kNumber: session = SessionId(request.body<method::GetAttr>().getSession()); break;
-      case method::ReadDir::kNumber: session = SessionId(request.body<method::ReadDir>().getSession()); break;
-      case method::GetXattr::kNumber: session = SessionId(request.body<method::GetXattr>().getSession()); break;
-      default: break;
+      case method::KeepAlive::kNumber:
+        session = SessionId(request.body<method::KeepAlive>().getSession());
+        break;
+      case method::Reassert::kNumber:
+        session = SessionId(request.body<method::Reassert>().getSession());
+        break;
+      case method::Lookup::kNumber:
+        session = SessionId(request.body<method::Lookup>().getSession());
+        break;
+      case method::GetAttr::kNumber:
+        session = SessionId(request.body<method::GetAttr>().getSession());
+        break;
+      case method::ReadDir::kNumber:
+        session = SessionId(request.body<method::ReadDir>().getSession());
+        break;
+      case method::GetXattr::kNumber:
+        session = SessionId(request.body<method::GetXattr>().getSession());
+        break;
+      default:
+        break;
     }
   }
   if (session.valid()) {
@@ -386,7 +419,7 @@ Task<Result<OutMessage>> FakeCluster::State::serve_meta(Request& request, Sessio
     if (!sessions.contains(session)) co_return fail(Code::kSessionEnded, "no such session");
     if (mutation) {
       auto& replies = sessions[session].replies;
-      if (auto it = replies.find(sequence); it != replies.end()) co_return thawed<schema::Empty>(it->second);
+      if (auto it = replies.find(sequence); it != replies.end()) co_return thawed(it->second);
     }
   }
   Lease keep = Lease::kNone;
@@ -430,9 +463,14 @@ Result<OutMessage> FakeCluster::State::query(const Request& request, SessionId s
       reply.body<schema::Empty>();
       return reply;
     }
-    case method::GetRouting::kNumber: return routing();
-    case method::SyncMeta::kNumber: reply.body<schema::Empty>(); return reply;
-    case method::StatFs::kNumber: reply.body<schema::StatFsReply>().setFiles(inodes.size()); return reply;
+    case method::GetRouting::kNumber:
+      return routing();
+    case method::SyncMeta::kNumber:
+      reply.body<schema::Empty>();
+      return reply;
+    case method::StatFs::kNumber:
+      reply.body<schema::StatFsReply>().setFiles(inodes.size());
+      return reply;
     case method::Lookup::kNumber: {
       auto body = request.body<method::Lookup>();
       const InodeId parent(body.getParent());
@@ -458,20 +496,22 @@ Result<OutMessage> FakeCluster::State::query(const Request& request, SessionId s
       return reply;
     }
     case method::ReadLink::kNumber:
-      reply.body<schema::ReadLinkReply>().setTarget(data(inodes.at(InodeId(request.body<method::ReadLink>().getInode())).target));
+      reply.body<schema::ReadLinkReply>().setTarget(
+          rpc::data(inodes.at(InodeId(request.body<method::ReadLink>().getInode())).target));
       return reply;
     case method::ReadDir::kNumber: {
       auto body = request.body<method::ReadDir>();
       const InodeId id(body.getInode());
       FakeInode& dir = inodes.at(id);
       std::vector<std::pair<std::string, InodeId>> all(dir.entries.begin(), dir.entries.end());
-      const std::size_t from = body.getCookie(), to = std::min<std::size_t>(all.size(), from + body.getLimit());
+      const std::size_t from = body.getCookie(),
+                        to = std::min<std::size_t>(all.size(), from + body.getLimit());
       auto out = reply.body<schema::ReadDirReply>();
       auto entries = out.initEntries(static_cast<unsigned>(to - from));
       std::vector<Grant> grants{take(id, session, Lease::kShared)};
       for (std::size_t i = from; i < to; ++i) {
         auto entry = entries[static_cast<unsigned>(i - from)];
-        entry.setName(data(all[i].first));
+        entry.setName(rpc::data(all[i].first));
         entry.setInode(all[i].second.value());
         entry.setType(inodes.at(all[i].second).attr.mode);
         entry.setCookie(i + 1);
@@ -490,7 +530,7 @@ Result<OutMessage> FakeCluster::State::query(const Request& request, SessionId s
       auto& xattrs = inodes.at(InodeId(body.getInode())).xattrs;
       auto it = xattrs.find(std::string(text(body.getName())));
       if (it == xattrs.end()) return fail(Code::kNoAttribute, "no such attribute");
-      reply.body<schema::GetXattrReply>().setValue(data(it->second));
+      reply.body<schema::GetXattrReply>().setValue(rpc::data(it->second));
       return reply;
     }
     case method::GetObjects::kNumber: {
@@ -504,7 +544,7 @@ Result<OutMessage> FakeCluster::State::query(const Request& request, SessionId s
           continue;
         }
         auto record = results[i].getRecord();
-        record.initKey().setId(data(id));
+        record.initKey().setId(rpc::data(id));
         record.setState(schema::ObjectState::SEALED);
         record.setSize(it->second.size);
         record.getDigest().setHigh(it->second.digest.high);
@@ -526,14 +566,15 @@ Result<OutMessage> FakeCluster::State::query(const Request& request, SessionId s
       const std::size_t n = std::min<std::size_t>(found.size(), body.getLimit());
       auto records = out.initRecords(static_cast<unsigned>(n));
       for (unsigned i = 0; i < n; ++i) {
-        records[i].initKey().setId(data(found[i]));
+        records[i].initKey().setId(rpc::data(found[i]));
         records[i].setState(schema::ObjectState::SEALED);
         records[i].setSize(objects[found[i]].size);
       }
       out.setDone(n == found.size());
       return reply;
     }
-    default: return fail(Code::kUnimplemented, std::string(method_name(request.method)));
+    default:
+      return fail(Code::kUnimplemented, std::string(method_name(request.method)));
   }
 }
 
@@ -546,7 +587,8 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
   };
   const auto holds = [&](const FakeInode& inode, std::uint64_t generation) {
     auto it = inode.holders.find(session);
-    return it != inode.holders.end() && it->second.kind == Lease::kExclusive && it->second.generation == generation;
+    return it != inode.holders.end() && it->second.kind == Lease::kExclusive &&
+           it->second.generation == generation;
   };
   switch (request.method) {
     case method::Make::kNumber: {
@@ -595,7 +637,8 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
       }
       ++inode->opens[session];
       auto out = reply.body<schema::OpenReply>();
-      const std::vector<Grant> grants{take(InodeId(body.getInode()), session, body.getWrite() ? Lease::kExclusive : Lease::kShared)};
+      const std::vector<Grant> grants{
+          take(InodeId(body.getInode()), session, body.getWrite() ? Lease::kExclusive : Lease::kShared)};
       put_attr(*inode, out.initAttr());
       put_layout(*inode, out.initLayout());
       put_grants(out.initGrants(1), grants);
@@ -618,7 +661,8 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
         inode->attr.size = size;
         inode->attr.mtime_ns = now();
       }
-      if (valid & kSetMode) inode->attr.mode = (inode->attr.mode & S_IFMT) | (body.getAttr().getMode() & 07777);
+      if (valid & kSetMode)
+        inode->attr.mode = (inode->attr.mode & S_IFMT) | (body.getAttr().getMode() & 07777);
       if (valid & kSetMtime) inode->attr.mtime_ns = body.getAttr().getMtime();
       touch(*inode, false);
       auto out = reply.body<schema::SetAttrReply>();
@@ -638,10 +682,12 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
         }
         FakeInode& inode = it->second;
         const bool held = holds(inode, item.getGeneration());
-        if ((item.getHasSize() || item.getMtime() != 0) && !held) codes.set(i, static_cast<std::uint16_t>(Code::kLeaseLost));
+        if ((item.getHasSize() || item.getMtime() != 0) && !held)
+          codes.set(i, static_cast<std::uint16_t>(Code::kLeaseLost));
         if (item.getHasSize() && held) {
           if (item.getTrimDone()) inode.trim = {};
-          CHECK(inode.trim.empty() || item.getSize() <= inode.trim.from, "a report grew a file past a pending trim");
+          CHECK(inode.trim.empty() || item.getSize() <= inode.trim.from,
+                "a report grew a file past a pending trim");
           const std::uint64_t old = chunks_of(inode.attr.size, options.chunk_size);
           inode.attr.size = std::max(inode.attr.size, item.getSize());
           inode.holes.add(old, chunks_of(inode.attr.size, options.chunk_size));
@@ -652,7 +698,8 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
           // Bytes below the size and outside the holes exist.
           for (std::uint64_t index = 0; index < chunks_of(inode.attr.size, options.chunk_size); ++index) {
             const ChunkId chunk{inode.data, static_cast<std::uint32_t>(index), 0};
-            CHECK(inode.holes.contains(index) || chunks.contains({members_of(chunk).front(), chunk}), "a report claims a chunk that is not stored");
+            CHECK(inode.holes.contains(index) || chunks.contains({members_of(chunk).front(), chunk}),
+                  "a report claims a chunk that is not stored");
           }
         }
         if (held && item.getMtime() != 0) inode.attr.mtime_ns = item.getMtime();
@@ -736,28 +783,35 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
       auto body = request.body<method::Seal>();
       const std::string id(text(body.getKey().getId()));
       const Digest digest{body.getDigest().getHigh(), body.getDigest().getLow()};
-      if (body.getReceipts().size() != chunks_of(body.getSize(), options.chunk_size)) return fail(Code::kInvalidArgument, "a receipt per chunk");
+      if (body.getReceipts().size() != chunks_of(body.getSize(), options.chunk_size))
+        return fail(Code::kInvalidArgument, "a receipt per chunk");
       auto it = objects.find(id);
       if (it != objects.end() && it->second.digest != digest) {
-        return fail(Code::kConflict, "sealed as " + to_string(it->second.digest) + ", not " + to_string(digest));
+        return fail(Code::kConflict,
+                    "sealed as " + to_string(it->second.digest) + ", not " + to_string(digest));
       }
       auto out = reply.body<schema::SealReply>();
       out.setExisted(it != objects.end());
-      if (it == objects.end()) it = objects.emplace(id, FakeObject{DataId(body.getData()), body.getSize(), digest}).first;
+      if (it == objects.end())
+        it = objects.emplace(id, FakeObject{DataId(body.getData()), body.getSize(), digest}).first;
       auto record = out.getRecord();
-      record.initKey().setId(data(id));
+      record.initKey().setId(rpc::data(id));
       record.setState(schema::ObjectState::SEALED);
       record.setSize(it->second.size);
       record.getDigest().setHigh(digest.high);
       record.getDigest().setLow(digest.low);
       return reply;
     }
-    case method::AbortObject::kNumber: reply.body<schema::Empty>(); return reply;
-    case method::DeleteObject::kNumber:
-      if (objects.erase(std::string(text(request.body<method::DeleteObject>().getKey().getId()))) == 0) return fail(Code::kNotFound, "no object");
+    case method::AbortObject::kNumber:
       reply.body<schema::Empty>();
       return reply;
-    default: return fail(Code::kUnimplemented, std::string(method_name(request.method)));
+    case method::DeleteObject::kNumber:
+      if (objects.erase(std::string(text(request.body<method::DeleteObject>().getKey().getId()))) == 0)
+        return fail(Code::kNotFound, "no object");
+      reply.body<schema::Empty>();
+      return reply;
+    default:
+      return fail(Code::kUnimplemented, std::string(method_name(request.method)));
   }
 }
 
@@ -782,7 +836,9 @@ Result<OutMessage> FakeCluster::State::ChunkService::serve(const Request& reques
   using Kind = schema::WriteRequest::Kind;
   std::lock_guard lock(state.mutex);
   OutMessage reply;
-  const auto chunk_of = [](auto from) { return ChunkId{DataId(from.getData()), from.getIndex(), from.getShard()}; };
+  const auto chunk_of = [](auto from) {
+    return ChunkId{DataId(from.getData()), from.getIndex(), from.getShard()};
+  };
   if (request.method == method::Sync::kNumber) {
     auto body = request.body<method::Sync>();
     auto results = reply.body<schema::SyncReply>().initResults(body.getChunks().size());
@@ -793,7 +849,8 @@ Result<OutMessage> FakeCluster::State::ChunkService::serve(const Request& reques
       const auto members = state.members_of(chunk);
       if (item.getEpoch() != state.epoch || members.front() != index) code = Code::kWrongEpoch;
       auto lost = state.reconciled.find(chunk);
-      if (lost != state.reconciled.end() && item.getVersion().getEpoch() < lost->second) code = Code::kLostUnsynced;
+      if (lost != state.reconciled.end() && item.getVersion().getEpoch() < lost->second)
+        code = Code::kLostUnsynced;
       for (unsigned member : members) {
         auto it = state.chunks.find({member, chunk});
         if (code != Code::kOk) break;
@@ -815,18 +872,23 @@ Result<OutMessage> FakeCluster::State::ChunkService::serve(const Request& reques
     const ChunkId chunk = chunk_of(context.getChunk());
     if (context.getEpoch() != state.epoch) return fail(Code::kWrongEpoch, "another epoch");
     const auto members = state.members_of(chunk);
-    if (std::find(members.begin(), members.end(), index) == members.end()) return fail(Code::kNotServing, "no member");
+    if (std::find(members.begin(), members.end(), index) == members.end())
+      return fail(Code::kNotServing, "no member");
     auto it = state.chunks.find({index, chunk});
     if (it == state.chunks.end()) return fail(Code::kNotFound, "absent");
     const std::string& bytes = it->second.bytes;
-    const std::uint64_t from = std::min<std::uint64_t>(body.getOffset() / kBlockSize * kBlockSize, bytes.size());
-    const std::uint64_t to = std::min<std::uint64_t>((std::uint64_t{body.getOffset()} + body.getLength() + kBlockSize - 1) / kBlockSize * kBlockSize, bytes.size());
+    const std::uint64_t from =
+        std::min<std::uint64_t>(body.getOffset() / kBlockSize * kBlockSize, bytes.size());
+    const std::uint64_t to = std::min<std::uint64_t>(
+        (std::uint64_t{body.getOffset()} + body.getLength() + kBlockSize - 1) / kBlockSize * kBlockSize,
+        bytes.size());
     auto out = reply.body<schema::ReadReply>();
     out.setAlignedOffset(static_cast<std::uint32_t>(body.getOffset() / kBlockSize * kBlockSize));
     out.setChunkLength(static_cast<std::uint32_t>(bytes.size()));
     std::string payload = to > from ? bytes.substr(from, to - from) : std::string();
     auto sums = block_checksums(as_bytes(payload));
-    if (it->second.generation == UINT64_MAX && !payload.empty()) payload[0] = static_cast<char>(payload[0] ^ 1);  // corrupt()
+    if (it->second.generation == UINT64_MAX && !payload.empty())
+      payload[0] = static_cast<char>(payload[0] ^ 1);  // corrupt()
     out.setChecksums(kj::ArrayPtr<const std::uint64_t>(sums.data(), sums.size()));
     reply.payload.pieces.push_back(Buffer::take(std::move(payload)));
     reply.payload.self_checked = true;
@@ -848,19 +910,23 @@ Result<OutMessage> FakeCluster::State::ChunkService::serve(const Request& reques
   if (head.last == id) {
     // A retry: answered, not done again.
   } else {
-    CHECK(head.last.session != session || head.last.sequence < id.sequence, "writes of a chunk came out of order");
+    CHECK(head.last.session != session || head.last.sequence < id.sequence,
+          "writes of a chunk came out of order");
     std::string bytes = head.bytes;
     const Kind kind = body.getKind();
     if (kind == Kind::FRESH) bytes.clear();
-    if (kind == Kind::PUT && !bytes.empty() && bytes != as_text(payload)) return fail(Code::kExists, "another object");
+    if (kind == Kind::PUT && !bytes.empty() && bytes != as_text(payload))
+      return fail(Code::kExists, "another object");
     if (kind == Kind::WRITE || kind == Kind::FRESH || kind == Kind::PUT) {
       const std::uint64_t end = offset + payload.size();
       CHECK(end <= state.options.chunk_size, "a write past the chunk");
       if (body.getChecksums().size() != 0) {
-        CHECK(offset % kBlockSize == 0 && (end % kBlockSize == 0 || end >= bytes.size()), "checksums of partial blocks");
+        CHECK(offset % kBlockSize == 0 && (end % kBlockSize == 0 || end >= bytes.size()),
+              "checksums of partial blocks");
         std::vector<BlockChecksum> sums;
         for (auto sum : body.getChecksums()) sums.push_back(sum);
-        if (sums.size() != blocks_in(payload.size()) || first_bad_block(payload, sums) >= 0) return fail(Code::kCorrupt, "checksums do not match");
+        if (sums.size() != blocks_in(payload.size()) || first_bad_block(payload, sums) >= 0)
+          return fail(Code::kCorrupt, "checksums do not match");
       }
       if (bytes.size() < end) bytes.resize(end, '\0');
       std::memcpy(bytes.data() + offset, payload.data(), payload.size());
@@ -899,7 +965,8 @@ Result<OutMessage> FakeCluster::State::ChunkService::serve(const Request& reques
 
 FakeCluster::FakeCluster() : FakeCluster(Options()) {}
 FakeCluster::FakeCluster(Options options)
-    : runtime_(std::make_unique<Runtime>(clock_, 2, "fake")), state_(std::make_unique<State>(*this, options)) {
+    : runtime_(std::make_unique<Runtime>(clock_, 2, "fake")),
+      state_(std::make_unique<State>(*this, options)) {
   FakeInode& root = state_->inodes[kRootInode];
   root.attr.inode = kRootInode;
   root.attr.mode = S_IFDIR | 0755;
@@ -917,7 +984,8 @@ FakeCluster::FakeCluster(Options options)
   state_->meta_listener = std::move(*meta);
   for (unsigned i = 0; i < options.servers; ++i) {
     state_->servers.push_back(std::make_unique<State::ChunkService>(*state_, i));
-    auto server = Server::start(*runtime_, transport_, server_address(i), *state_->servers[i], state_->chunk_identity);
+    auto server =
+        Server::start(*runtime_, transport_, server_address(i), *state_->servers[i], state_->chunk_identity);
     CHECK(server.has_value(), "a fake chunkserver listens");
     state_->listeners.push_back(std::move(*server));
   }
@@ -1008,12 +1076,13 @@ void FakeCluster::lose_unsynced() {
 std::size_t FakeCluster::chunks_on(unsigned server) const {
   std::lock_guard lock(state_->mutex);
   return static_cast<std::size_t>(
-      std::count_if(state_->chunks.begin(), state_->chunks.end(), [&](const auto& entry) { return entry.first.first == server; }));
+      std::count_if(state_->chunks.begin(), state_->chunks.end(),
+                    [&](const auto& entry) { return entry.first.first == server; }));
 }
 std::size_t FakeCluster::unsynced_chunks() const {
   std::lock_guard lock(state_->mutex);
-  return static_cast<std::size_t>(
-      std::count_if(state_->chunks.begin(), state_->chunks.end(), [](const auto& entry) { return !entry.second.synced; }));
+  return static_cast<std::size_t>(std::count_if(state_->chunks.begin(), state_->chunks.end(),
+                                                [](const auto& entry) { return !entry.second.synced; }));
 }
 Lease FakeCluster::lease_of(InodeId inode, SessionId session) const {
   std::lock_guard lock(state_->mutex);

@@ -1,7 +1,8 @@
-// FakeCluster: a metadata server and chunkservers in memory, speaking the real protocol over MemoryTransport, for tests of
-// the client. It keeps the protocol's promises that the client relies on (stored replies, grants and recalls, bounds,
-// holes, whole-block checksums, one sequence once) and checks those that the client makes (CHECK on a broken one).
-// Faults: errors, lost replies, cut connections, ended sessions, corrupt or absent copies. Thread-safe.
+// FakeCluster: a metadata server and chunkservers in memory, speaking the real protocol over MemoryTransport,
+// for tests of the client. It keeps the protocol's promises that the client relies on (stored replies, grants
+// and recalls, bounds, holes, whole-block checksums, one sequence once) and checks those that the client
+// makes (CHECK on a broken one). Faults: errors, lost replies, cut connections, ended sessions, corrupt or
+// absent copies. Thread-safe.
 #pragma once
 
 #include <functional>
@@ -44,12 +45,12 @@ class FakeCluster {
   void reset_counts();
 
   // --- what an operator or an accident does ---
-  void end_session(SessionId session);            // fenced: its leases are gone, chunkservers refuse it
-  void restart_meta();                            // connections break, shared leases are forgotten
-  void new_epoch(unsigned without_server);        // groups lose that server; nobody else takes its place
-  void corrupt(unsigned server);                  // flips a byte of each chunk stored there
-  void wipe(unsigned server);                     // its chunks are gone, but it stays in sync
-  void lose_unsynced();                           // all servers restarted: bytes never synced are gone
+  void end_session(SessionId session);      // fenced: its leases are gone, chunkservers refuse it
+  void restart_meta();                      // connections break, shared leases are forgotten
+  void new_epoch(unsigned without_server);  // groups lose that server; nobody else takes its place
+  void corrupt(unsigned server);            // flips a byte of each chunk stored there
+  void wipe(unsigned server);               // its chunks are gone, but it stays in sync
+  void lose_unsynced();                     // all servers restarted: bytes never synced are gone
   std::size_t chunks_on(unsigned server) const;
   std::size_t unsynced_chunks() const;
   Lease lease_of(InodeId inode, SessionId session) const;

@@ -128,6 +128,7 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   Leases leases_;
   Reader reader_;
   Invalidations invalidations_;
+  std::atomic<unsigned> recalls_{0};   // being answered
   std::atomic<bool> counting_{false};  // a mount is attached: lookups are counted, and forgotten by it
 };
 

@@ -33,11 +33,13 @@ rpc::Task<Result<>> FileSystemImpl::invalidate(Invalidation what, Deadline deadl
 }
 
 rpc::Task<> FileSystemImpl::recall(std::vector<RecallItem> items, std::uint64_t serial) {
+  ++recalls_;
   inodes_.recalled(items, serial);
   std::vector<rpc::Task<Result<>>> tasks;
   for (const RecallItem& item : items) tasks.push_back(recall_one(item));
   auto done = co_await run_all(runtime_, std::move(tasks), 64);
   if (!done) log_warn("recall_failed", "error={}", log_quote(done.error().to_string()));
+  --recalls_;
 }
 
 // Flushes and reports what is dirty under an exclusive lease, so that at most `keep` is held at the server.

@@ -1,0 +1,422 @@
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include "client/fake_cluster.h"
+
+namespace cairn::client {
+namespace {
+
+// The blocking face of a file system, for tests.
+struct Files {
+  explicit Files(ClientImpl& client) : fs(client.files()) {}
+  FileSystem& fs;
+  Result<Opened> create(std::string name, InodeId parent = kRootInode,
+                        int flags = O_RDWR | O_CREAT | O_EXCL) {
+    return fs.block_on<Opened>(fs.create(parent, std::move(name), 0644, flags, {1, 1}));
+  }
+  Result<Opened> open(InodeId inode, int flags = O_RDWR) {
+    return fs.block_on<Opened>(fs.open(inode, flags));
+  }
+  Result<Entry> lookup(std::string name, InodeId parent = kRootInode) {
+    return fs.block_on<Entry>(fs.lookup(parent, std::move(name)));
+  }
+  Result<Entry> mkdir(std::string name, InodeId parent = kRootInode) {
+    return fs.block_on<Entry>(fs.mkdir(parent, std::move(name), 0755, {1, 1}));
+  }
+  Result<Entry> getattr(InodeId inode) { return fs.block_on<Entry>(fs.getattr(inode)); }
+  Result<std::uint32_t> write(const Handle& handle, std::uint64_t offset, std::string_view text) {
+    if (auto done = fs.try_write(handle, offset, as_bytes(text))) return std::move(*done);
+    return fs.block_on<std::uint32_t>(fs.write(handle, offset, rpc::Buffer::copy(as_bytes(text))));
+  }
+  Result<std::string> read(const Handle& handle, std::uint64_t offset, std::uint32_t length) {
+    auto known = fs.try_read(handle, offset, length);
+    auto payload = known ? std::move(*known) : fs.block_on<rpc::Payload>(fs.read(handle, offset, length));
+    if (!payload) return fail(payload.error());
+    std::string out;
+    for (const auto& piece : payload->pieces) out += as_text(piece.bytes());
+    return out;
+  }
+  Result<> fsync(const Handle& handle) { return fs.block_on<void>(fs.fsync(handle, false)); }
+  Result<> flush(const Handle& handle) { return fs.block_on<void>(fs.flush(handle)); }
+  Result<> unlink(std::string name) { return fs.block_on<void>(fs.unlink(kRootInode, std::move(name))); }
+  Result<Entry> truncate(InodeId inode, std::uint64_t size) {
+    SetAttr change;
+    change.valid = kSetSize;
+    change.attr.size = size;
+    return fs.block_on<Entry>(fs.setattr(inode, change));
+  }
+};
+
+using namespace rpc::method;
+
+TEST(Files, ASmallFileCostsOneCallInTheForeground) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto dir = files.mkdir("d");
+  ASSERT_TRUE(dir) << dir.error().to_string();
+  cluster.reset_counts();
+  constexpr unsigned kFiles = 50;
+  for (unsigned i = 0; i < kFiles; ++i) {
+    const std::string name = "f" + std::to_string(i);
+    EXPECT_EQ(files.lookup(name, dir->attr.inode).error().code(), Code::kNotFound);
+    auto opened = files.create(name, dir->attr.inode);
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    ASSERT_TRUE(files.fs.try_getattr(dir->attr.inode)) << "the directory's attributes came with the reply";
+    ASSERT_EQ(files.write(opened->handle, 0, std::string(4096, 'x')), 4096u);
+    ASSERT_TRUE(files.fs.try_flush(opened->handle));
+    files.fs.release_now(opened->handle);
+  }
+  EXPECT_EQ(cluster.requests(Make::kNumber), kFiles);
+  EXPECT_EQ(cluster.requests(Lookup::kNumber), 0u);
+  EXPECT_EQ(cluster.requests(Open::kNumber), 0u);
+  EXPECT_EQ(cluster.requests(GetAttr::kNumber), 0u);
+  ASSERT_TRUE(client->close());
+  EXPECT_EQ(cluster.requests(Write::kNumber), kFiles);
+  EXPECT_LT(cluster.requests(Report::kNumber), 10u) << "many files in one report";
+}
+
+TEST(Files, ReadsItsOwnWritesAndHolesAreZeros) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  ASSERT_TRUE(files.write(opened->handle, 0, "head"));
+  ASSERT_TRUE(files.write(opened->handle, 1'000'000, "tail"));
+  EXPECT_EQ(files.read(opened->handle, 0, 8), std::string("head\0\0\0\0", 8));
+  EXPECT_EQ(files.read(opened->handle, 999'998, 100), std::string("\0\0tail", 6));
+  ASSERT_TRUE(files.fsync(opened->handle));
+  EXPECT_EQ(cluster.unsynced_chunks(), 0u);
+  EXPECT_EQ(cluster.server_size(opened->entry.attr.inode), 1'000'004u);
+  EXPECT_EQ(files.read(opened->handle, 500'000, 4), std::string(4, '\0'));
+  EXPECT_EQ(files.read(opened->handle, 999'998, 100), std::string("\0\0tail", 6));
+  EXPECT_EQ(files.getattr(opened->entry.attr.inode)->attr.size, 1'000'004u);
+}
+
+TEST(Files, AnotherClientSeesWhatWasWritten) {
+  FakeCluster cluster;
+  auto a = cluster.connect(), b = cluster.connect();
+  Files one(*a), two(*b);
+  auto opened = one.create("f");
+  ASSERT_TRUE(opened);
+  const InodeId inode = opened->entry.attr.inode;
+  ASSERT_TRUE(one.write(opened->handle, 0, "hello"));
+  EXPECT_EQ(cluster.server_size(inode), 0u) << "written back later";
+  auto found = two.lookup("f");
+  ASSERT_TRUE(found) << found.error().to_string();
+  EXPECT_EQ(found->attr.size, 5u) << "the recall flushed and reported";
+  auto reader = two.open(inode, O_RDONLY);
+  ASSERT_TRUE(reader);
+  EXPECT_EQ(two.read(reader->handle, 0, 10), "hello");
+  ASSERT_TRUE(one.write(opened->handle, 5, " world"));
+  EXPECT_EQ(two.read(reader->handle, 0, 20), "hello world");
+  ASSERT_TRUE(two.truncate(inode, 3));
+  EXPECT_EQ(one.read(opened->handle, 0, 20), "hel");
+}
+
+TEST(Files, NegativeEntriesGoWithTheDirectorysLease) {
+  FakeCluster cluster;
+  auto a = cluster.connect(), b = cluster.connect();
+  Files one(*a), two(*b);
+  EXPECT_EQ(one.lookup("later").error().code(), Code::kNotFound);
+  cluster.reset_counts();
+  EXPECT_EQ(one.lookup("later").error().code(), Code::kNotFound);
+  EXPECT_EQ(cluster.requests(Lookup::kNumber), 0u) << "cached";
+  ASSERT_TRUE(two.create("later"));
+  EXPECT_TRUE(one.lookup("later"));
+}
+
+TEST(Files, AListedDirectoryAnswersForNamesThatDoNotExist) {
+  FakeCluster cluster;
+  auto a = cluster.connect(), b = cluster.connect();
+  Files one(*a), two(*b);
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(one.create("f" + std::to_string(i)));
+  std::uint64_t cookie = 0;
+  std::size_t seen = 0;
+  for (bool end = false; !end;) {
+    auto page = two.fs.block_on<DirPage>(two.fs.readdir(kRootInode, cookie, 3, true));
+    ASSERT_TRUE(page) << page.error().to_string();
+    seen += page->entries.size();
+    for (const auto& entry : page->entries) ASSERT_TRUE(entry.entry);
+    if (!page->entries.empty()) cookie = page->entries.back().cookie;
+    end = page->end;
+  }
+  EXPECT_EQ(seen, 10u);
+  cluster.reset_counts();
+  EXPECT_EQ(two.lookup("nothing").error().code(), Code::kNotFound);
+  EXPECT_TRUE(two.lookup("f3"));
+  EXPECT_EQ(cluster.requests(Lookup::kNumber), 0u);
+  ASSERT_TRUE(one.create("nothing"));
+  EXPECT_TRUE(two.lookup("nothing"));
+}
+
+TEST(Files, TruncateThenGrowShowsZeros) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  const InodeId inode = opened->entry.attr.inode;
+  const std::string bytes(900'000, 'z');
+  ASSERT_TRUE(files.write(opened->handle, 0, bytes));
+  ASSERT_TRUE(files.fsync(opened->handle));
+  ASSERT_TRUE(files.truncate(inode, 300'000));
+  ASSERT_TRUE(files.truncate(inode, 700'000));
+  auto back = files.read(opened->handle, 0, 1'000'000);
+  ASSERT_TRUE(back) << back.error().to_string();
+  EXPECT_EQ(*back, std::string(300'000, 'z') + std::string(400'000, '\0'));
+  auto again = files.open(inode, O_RDWR | O_TRUNC);
+  ASSERT_TRUE(again) << again.error().to_string();
+  EXPECT_EQ(files.getattr(inode)->attr.size, 0u);
+  ASSERT_TRUE(files.write(again->handle, 10, "x"));
+  ASSERT_TRUE(files.fsync(again->handle));
+  EXPECT_EQ(files.read(again->handle, 0, 100), std::string(10, '\0') + "x");
+}
+
+TEST(Files, AppendHandlesWriteAtTheEnd) {
+  FakeCluster cluster;
+  auto a = cluster.connect(), b = cluster.connect();
+  Files one(*a), two(*b);
+  auto made = one.create("log");
+  ASSERT_TRUE(made);
+  auto first = one.open(made->entry.attr.inode, O_WRONLY | O_APPEND);
+  auto second = two.open(made->entry.attr.inode, O_WRONLY | O_APPEND);
+  ASSERT_TRUE(first && second);
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(one.write(first->handle, 0, "a"));
+    ASSERT_TRUE(two.write(second->handle, 0, "b"));
+  }
+  auto text = one.read(made->handle, 0, 100);
+  EXPECT_EQ(text, "ababababab");
+}
+
+TEST(Files, AMutationWhoseReplyWasLostIsDoneOnce) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  for (Fault fault : {Fault::kLoseReply, Fault::kLoseRequest, Fault::kUnavailable}) {
+    auto left = std::make_shared<std::atomic<int>>(1);
+    cluster.on_request([=](int, std::uint16_t method) {
+      return method == Make::kNumber && (*left)-- > 0 ? fault : Fault::kNone;
+    });
+    const std::string name = "f" + std::to_string(static_cast<int>(fault));
+    auto opened = files.create(name);
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    ASSERT_TRUE(files.write(opened->handle, 0, name));
+    ASSERT_TRUE(files.fsync(opened->handle));
+    EXPECT_EQ(files.read(opened->handle, 0, 10), name);
+  }
+}
+
+TEST(Files, ARestartOfTheMetadataServerIsNotNoticed) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  ASSERT_TRUE(files.write(opened->handle, 0, "before"));
+  const SessionId session = client->session();
+  cluster.restart_meta();
+  ASSERT_TRUE(files.write(opened->handle, 6, " after"));
+  ASSERT_TRUE(files.fsync(opened->handle));
+  EXPECT_EQ(client->session(), session);
+  EXPECT_EQ(files.read(opened->handle, 0, 100), "before after");
+  EXPECT_EQ(cluster.lease_of(opened->entry.attr.inode, session), Lease::kExclusive) << "it was named again";
+}
+
+TEST(Files, AFencedClientsUnsavedDataIsAnErrorAndLaterWorkGoesOn) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto saved = files.create("saved"), lost = files.create("lost");
+  ASSERT_TRUE(saved && lost);
+  ASSERT_TRUE(files.write(saved->handle, 0, "kept"));
+  ASSERT_TRUE(files.fsync(saved->handle));
+  ASSERT_TRUE(files.write(lost->handle, 0, "gone"));
+  const SessionId before = client->session();
+  cluster.end_session(before);
+  auto failed = files.fsync(lost->handle);
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().code(), Code::kSessionEnded) << failed.error().to_string();
+  EXPECT_EQ(files.write(lost->handle, 0, "x").error().code(), Code::kSessionEnded);
+  EXPECT_EQ(files.read(lost->handle, 0, 4).error().code(), Code::kSessionEnded);
+  EXPECT_EQ(files.flush(lost->handle).error().code(), Code::kSessionEnded);
+  // The file whose bytes were saved is opened again behind its handle.
+  EXPECT_EQ(files.read(saved->handle, 0, 10), "kept");
+  ASSERT_TRUE(files.write(saved->handle, 4, "!"));
+  ASSERT_TRUE(files.fsync(saved->handle));
+  EXPECT_NE(client->session(), before);
+  auto again = files.open(lost->entry.attr.inode);
+  ASSERT_TRUE(again) << again.error().to_string();
+  ASSERT_TRUE(files.write(again->handle, 0, "new"));
+  ASSERT_TRUE(files.fsync(again->handle));
+  EXPECT_EQ(files.read(again->handle, 0, 10), "new");
+}
+
+TEST(Files, WritesGoOnUnderANewEpoch) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  const std::string bytes(1'000'000, 'q');
+  ASSERT_TRUE(files.write(opened->handle, 0, bytes));
+  cluster.new_epoch(1);
+  ASSERT_TRUE(files.fsync(opened->handle));
+  EXPECT_EQ(files.read(opened->handle, 0, 2'000'000), bytes);
+}
+
+// Found in the design: a buffered write acknowledged before all servers lost power must be written again by
+// fsync.
+TEST(Files, FsyncWritesAgainWhatTheServersLost) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  const std::string bytes(262'144, 'l');  // a whole chunk: flushed at once
+  ASSERT_TRUE(files.write(opened->handle, 0, bytes));
+  for (int i = 0; i < 1000 && cluster.unsynced_chunks() == 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  ASSERT_GT(cluster.unsynced_chunks(), 0u);
+  cluster.lose_unsynced();
+  ASSERT_TRUE(files.write(opened->handle, 10, "LATER"));
+  auto synced = files.fsync(opened->handle);
+  ASSERT_TRUE(synced) << synced.error().to_string();
+  std::string expected = bytes;
+  expected.replace(10, 5, "LATER");
+  EXPECT_EQ(files.read(opened->handle, 0, 300'000), expected);
+}
+
+TEST(Files, AMissingChunkIsAnErrorNotZeros) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  ASSERT_TRUE(files.write(opened->handle, 0, "bytes"));
+  ASSERT_TRUE(files.fsync(opened->handle));
+  for (unsigned server = 0; server < 3; ++server) cluster.wipe(server);
+  EXPECT_EQ(files.read(opened->handle, 0, 5).error().code(), Code::kCorrupt);
+}
+
+TEST(Files, UnlinkedWhileOpenStaysReadable) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  ASSERT_TRUE(files.write(opened->handle, 0, "still"));
+  ASSERT_TRUE(files.unlink("f"));
+  EXPECT_EQ(files.lookup("f").error().code(), Code::kNotFound);
+  EXPECT_EQ(files.read(opened->handle, 0, 10), "still");
+  EXPECT_EQ(cluster.opens_of(opened->entry.attr.inode), 1u);
+  files.fs.release_now(opened->handle);
+  ASSERT_TRUE(files.fs.block_on<void>(files.fs.sync()));
+}
+
+TEST(Files, RenameMovesTheCachedName) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto dir = files.mkdir("d");
+  auto opened = files.create("a");
+  ASSERT_TRUE(dir && opened);
+  ASSERT_TRUE(files.fs.block_on<void>(files.fs.rename(kRootInode, "a", dir->attr.inode, "b", 0)));
+  EXPECT_EQ(files.lookup("a").error().code(), Code::kNotFound);
+  auto moved = files.lookup("b", dir->attr.inode);
+  ASSERT_TRUE(moved);
+  EXPECT_EQ(moved->attr.inode, opened->entry.attr.inode);
+}
+
+TEST(Files, MemoryIsBounded) {
+  FakeCluster cluster;
+  auto client = cluster.connect(32 << 20);
+  Files files(*client);
+  auto opened = files.create("big");
+  ASSERT_TRUE(opened);
+  std::string piece(1 << 20, '\0');
+  for (std::uint64_t i = 0; i < 64; ++i) {
+    std::fill(piece.begin(), piece.end(), static_cast<char>('a' + i % 26));
+    auto wrote = files.write(opened->handle, i << 20, piece);
+    ASSERT_TRUE(wrote) << wrote.error().to_string();
+  }
+  ASSERT_TRUE(files.fsync(opened->handle));
+  for (std::uint64_t i = 0; i < 64; ++i) {
+    auto back = files.read(opened->handle, i << 20, 1 << 20);
+    ASSERT_TRUE(back) << back.error().to_string();
+    ASSERT_EQ(*back, std::string(1 << 20, static_cast<char>('a' + i % 26)));
+  }
+}
+
+TEST(Files, ByPath) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  FileSystem& fs = client->files();
+  ASSERT_TRUE(fs.make_directories("/a/b/c"));
+  const std::string bytes(3'000'000, 'p');
+  ASSERT_TRUE(fs.write_file("/a/b/c/f", as_bytes(bytes)));
+  EXPECT_EQ(fs.read_file("/a/b/c/f"), bytes);
+  ASSERT_TRUE(fs.write_file("/a/b/c/f", as_bytes("short")));
+  EXPECT_EQ(fs.read_file("a/b/c/f"), "short");
+  EXPECT_EQ(fs.stat("/a/b/c/f")->attr.size, 5u);
+  ASSERT_TRUE(fs.remove("/a/b/c/f"));
+  EXPECT_EQ(fs.stat("/a/b/c/f").error().code(), Code::kNotFound);
+  EXPECT_TRUE(fs.remove("/a/b/c"));
+}
+
+TEST(Files, TimesAreKeptOverTheFlush) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  ASSERT_TRUE(files.write(opened->handle, 0, "x"));
+  cairn::SetAttr change;
+  change.valid = kSetMtime;
+  change.attr.mtime_ns = 1'000'000'007;
+  cluster.reset_counts();
+  auto set = files.fs.block_on<Entry>(files.fs.setattr(opened->entry.attr.inode, change));
+  ASSERT_TRUE(set);
+  EXPECT_EQ(set->attr.mtime_ns, 1'000'000'007);
+  EXPECT_EQ(cluster.requests(rpc::method::SetAttr::kNumber), 0u) << "the holder's times go with the report";
+  ASSERT_TRUE(files.fsync(opened->handle));
+  auto other = cluster.connect();
+  EXPECT_EQ(Files(*other).lookup("f")->attr.mtime_ns, 1'000'000'007);
+}
+
+class Sink : public InvalidationSink {
+ public:
+  void invalidate_inode(InodeId inode, bool) override {
+    std::lock_guard lock(mutex);
+    inodes.push_back(inode);
+  }
+  void invalidate_entry(InodeId, std::string_view name) override {
+    std::lock_guard lock(mutex);
+    names.emplace_back(name);
+  }
+  std::mutex mutex;
+  std::vector<InodeId> inodes;
+  std::vector<std::string> names;
+};
+
+TEST(Files, TheKernelIsToldBeforeARecallIsAnswered) {
+  FakeCluster cluster;
+  auto a = cluster.connect(), b = cluster.connect();
+  Files one(*a), two(*b);
+  Sink sink;
+  one.fs.set_invalidation_sink(&sink);
+  EXPECT_FALSE(one.lookup("x"));
+  ASSERT_TRUE(one.create("y"));
+  ASSERT_TRUE(two.create("x"));
+  std::lock_guard lock(sink.mutex);
+  EXPECT_NE(std::find(sink.inodes.begin(), sink.inodes.end(), kRootInode), sink.inodes.end());
+  EXPECT_NE(std::find(sink.names.begin(), sink.names.end(), "x"), sink.names.end());
+  EXPECT_NE(std::find(sink.names.begin(), sink.names.end(), "y"), sink.names.end());
+  one.fs.set_invalidation_sink(nullptr);
+}
+
+}  // namespace
+}  // namespace cairn::client
