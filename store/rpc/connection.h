@@ -38,8 +38,10 @@ struct Identity {
 struct ConnectionLimits {
   std::size_t requests_in_flight =
       256;  // served at once for one connection; more wait in the socket (back-pressure)
-  std::size_t payload_bytes_in_flight = 64 << 20;  // received and not yet answered, one connection
-  std::size_t queue_max = 4096;                    // calls waiting to be written; more: kOverloaded
+  // Received and not yet answered, one connection; and waiting to be written, before further requests are
+  // begun.
+  std::size_t payload_bytes_in_flight = 64 << 20;
+  std::size_t queue_max = 4096;  // calls waiting to be written; more: kOverloaded
   Duration hello_timeout = std::chrono::seconds(10);
   Duration idle_ping =
       std::chrono::seconds(5);  // a quiet connection is probed; without answer for twice that it is closed
@@ -96,6 +98,9 @@ class Server {
   virtual void stop(Deadline deadline) = 0;
 };
 
+// A connection that was lost is made again by the next call, not before (keep it busy, or watch
+// on_disconnect, where calls of the other side matter). After a failure the next attempt waits 10 ms, doubled
+// each time up to 1 s, with jitter; callers wait for that attempt and share its outcome.
 class Channel {
  public:
   // `reverse` (may be null) serves calls that the other side makes on this connection; outlives the channel.

@@ -9,6 +9,14 @@
 
 #include "store/rpc/event_registry.h"
 
+#ifdef __SANITIZE_THREAD__
+// any_io_executor counts its references with an atomic_thread_fence, which the thread sanitizer does not see:
+// it takes the last release for a race. Here, because this file is in every program that uses the loop.
+extern "C" const char* __tsan_default_suppressions() {
+  return "race:boost::asio::execution::detail::shared_target_executor\n";
+}
+#endif
+
 namespace cairn::rpc {
 
 Runtime::Runtime(Clock& clock, unsigned threads, std::string name)
