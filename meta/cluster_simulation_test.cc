@@ -397,7 +397,7 @@ TEST_P(ClusterSimulation, FaultsNeverLoseAndEndWhole) {
   const char* count = std::getenv("CAIRN_SEEDS");  // a longer hunt
   const std::uint64_t last = replay != nullptr  ? first
                              : count != nullptr ? std::strtoull(count, nullptr, 10)
-                                                : 40;
+                                                : 15;
   for (std::uint64_t seed = first; seed <= last; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Simulation sim(seed, GetParam().servers, GetParam().replicas);
