@@ -50,14 +50,17 @@ rpc::Task<> Joiner::run(std::shared_ptr<Group> group, std::shared_ptr<JoinLedger
   {
     auto turn = co_await group->env_.compares.take(1, Deadline::never());
     if (!turn) co_return;
+    Duration pause = std::chrono::milliseconds(5);
     for (;;) {
       auto walked = co_await walk(group, ledger);
       if (walked) break;
       if (!group->joins(ledger)) co_return;
       log_debug("compare_waits", "group={} error={}", to_string(group->id_),
                 log_quote(walked.error().to_string()));
-      auto slept = co_await rpc::sleep_for(runtime, kRetry);
+      // Mostly the tail has not heard of the epoch yet.
+      auto slept = co_await rpc::sleep_for(runtime, pause);
       if (cancelled(slept)) co_return;
+      pause = std::min(2 * pause, kRetry);
     }
   }
   auto lanes = std::make_shared<Quota>(runtime, kLanes);

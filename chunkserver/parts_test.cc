@@ -1,6 +1,9 @@
 // The small parts: config, lease, fence, locks, quota, ledger, place in the chain, what is remembered.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <future>
+
 #include "chunkserver/chunk_locks.h"
 #include "chunkserver/config.h"
 #include "chunkserver/group_config.h"
@@ -126,7 +129,7 @@ TEST_F(ChunkLocksTest, OneHolderAChunk) {
   EXPECT_TRUE(rpc::block_on(runtime, locks.acquire(b, soon())));
   EXPECT_EQ(rpc::block_on(runtime, locks.acquire(a, soon())).error().code(), Code::kTimeout);
   std::promise<bool> got;
-  asio::co_spawn(
+  rpc::asio::co_spawn(
       runtime.make_strand(), locks.acquire(a, soon(5000)),
       [&](std::exception_ptr, Result<ChunkLocks::Hold> result) { got.set_value(result.has_value()); });
   *hold = ChunkLocks::Hold();
