@@ -1,0 +1,364 @@
+#include "meta/ops/operations.h"
+
+#include <gtest/gtest.h>
+
+#include "meta/keys.h"
+#include "meta/ops/testing.h"
+
+namespace cairn::meta {
+namespace {
+
+using testing::OpRunner;
+
+class OperationsTest : public ::testing::Test {
+ protected:
+  template <class Operation>
+  auto run(Operation operation) {
+    return runner_.run(kMine, std::move(operation));
+  }
+  ops::MakeResult make(InodeId parent, const std::string& name, std::uint32_t mode, bool open = false) {
+    ops::MakeArgs args;
+    args.parent = parent;
+    args.name = name;
+    args.mode = mode;
+    args.uid = 1;
+    args.gid = 2;
+    args.open = open;
+    args.target = S_ISLNK(mode) ? "to" : "";
+    return run([&](ops::Env& env) { return ops::make(env, args); }).value();
+  }
+  InodeRecord inode(InodeId id) {
+    return run([&](ops::Env& env) { return ops::getattr(env, id); }).value().record;
+  }
+  Result<ops::InodeView> set_size(InodeId id, std::uint64_t size) {
+    ops::SetAttrArgs args;
+    args.inode = id;
+    args.valid = ops::SetAttrArgs::kSize;
+    args.size = size;
+    return run([&](ops::Env& env) { return ops::setattr(env, args); });
+  }
+  Code report(ops::ReportItem item, bool durable = false) {
+    return run([&](ops::Env& env) { return ops::report(env, {item}, durable); }).value().at(0);
+  }
+  static constexpr SessionId kMine{100};
+  static constexpr SessionId kOther{101};
+  static constexpr std::uint64_t kChunk = 4096;
+  OpRunner runner_;
+};
+
+TEST_F(OperationsTest, NamesAreChecked) {
+  for (const std::string& name :
+       {std::string(), std::string("."), std::string(".."), std::string("a/b"), std::string("a\0b", 3)}) {
+    ops::MakeArgs args;
+    args.parent = kRootInode;
+    args.name = name;
+    args.mode = S_IFREG;
+    EXPECT_EQ(run([&](ops::Env& env) { return ops::make(env, args); }).error().code(),
+              Code::kInvalidArgument);
+  }
+  ops::MakeArgs args;
+  args.parent = kRootInode;
+  args.mode = S_IFREG;
+  args.name = std::string(256, 'x');
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::make(env, args); }).error().code(), Code::kNameTooLong);
+  args.name = std::string(255, 'x');
+  EXPECT_TRUE(run([&](ops::Env& env) { return ops::make(env, args); }));
+}
+
+TEST_F(OperationsTest, SetGroupIdDirectoriesPassOnTheirGroup) {
+  const auto dir = make(kRootInode, "d", S_IFDIR | S_ISGID | 0775);
+  ops::SetAttrArgs args;
+  args.inode = dir.inode.id;
+  args.valid = ops::SetAttrArgs::kGid;
+  args.gid = 77;
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::setattr(env, args); }));
+  const auto file = make(dir.inode.id, "f", S_IFREG | 0644);
+  EXPECT_EQ(file.inode.record.gid, 77u);
+  EXPECT_FALSE(file.inode.record.mode & S_ISGID);
+  const auto below = make(dir.inode.id, "e", S_IFDIR | 0755);
+  EXPECT_EQ(below.inode.record.gid, 77u);
+  EXPECT_TRUE(below.inode.record.mode & S_ISGID);
+}
+
+TEST_F(OperationsTest, ChangeOfOwnerDropsSetUserId) {
+  const auto file = make(kRootInode, "f", S_IFREG | S_ISUID | S_ISGID | 0755);
+  ops::SetAttrArgs args;
+  args.inode = file.inode.id;
+  args.valid = ops::SetAttrArgs::kUid;
+  args.uid = 5;
+  auto changed = run([&](ops::Env& env) { return ops::setattr(env, args); });
+  EXPECT_EQ(changed->record.mode & 07777, 0755u);
+}
+
+TEST_F(OperationsTest, LookupFindsParentAndMissingNames) {
+  const auto dir = make(kRootInode, "d", S_IFDIR | 0755);
+  const auto lookup = [&](InodeId parent, const std::string& name) {
+    return run([&](ops::Env& env) { return ops::lookup(env, {parent, name}); });
+  };
+  EXPECT_EQ(lookup(kRootInode, "d")->inode->id, dir.inode.id);
+  EXPECT_EQ(lookup(dir.inode.id, "..")->inode->id, kRootInode);
+  EXPECT_EQ(lookup(kRootInode, "..")->inode->id, kRootInode);
+  EXPECT_FALSE(lookup(kRootInode, "x")->inode.has_value());
+  EXPECT_EQ(lookup(InodeId(999), "x").error().code(), Code::kNotFound);
+  const auto file = make(kRootInode, "f", S_IFREG | 0644);
+  EXPECT_EQ(lookup(file.inode.id, "x").error().code(), Code::kNotDirectory);
+}
+
+TEST_F(OperationsTest, UnlinkedWhileOpenStaysUntilTheLastClose) {
+  const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
+  ASSERT_TRUE(runner_.run(kOther, [&](ops::Env& env) {
+    return ops::open(env, {file.inode.id, false, false});
+  }));
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::remove(env, {kRootInode, "f", false}); }));
+  EXPECT_EQ(inode(file.inode.id).nlink, 0u);
+  EXPECT_TRUE(runner_.cluster.purges().empty());
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::close_opens(env, file.inode.id, 1); }));
+  EXPECT_EQ(inode(file.inode.id).nlink, 0u);
+  ASSERT_TRUE(runner_.run(kOther, [&](ops::Env& env) { return ops::close_opens(env, file.inode.id, 1); }));
+  EXPECT_FALSE(run([&](ops::Env& env) { return ops::getattr(env, file.inode.id); }));
+  ASSERT_EQ(runner_.cluster.purges().size(), 1u);
+  EXPECT_EQ(runner_.cluster.purges()[0].chunks, 1u);  // the bound that came with the open
+}
+
+TEST_F(OperationsTest, ReportOfGrowthLeavesHolesForWhatWasNotWritten) {
+  const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
+  const InodeId id = file.inode.id;
+  ASSERT_EQ(run([&](ops::Env& env) { return ops::extend_bound(env, {id, *file.exclusive, 10}); }), 10u);
+  ops::ReportItem item{id, *file.exclusive, true, 8 * kChunk - 1, {{2, 3}, {5, 6}}, 2 * kChunk};
+  EXPECT_EQ(report(item), Code::kOk);
+  EXPECT_EQ(inode(id).holes, (Ranges{{0, 2}, {3, 5}, {6, 8}}));
+  EXPECT_EQ(inode(id).synced_size, 0u);
+  item.written = {{0, 8}};
+  EXPECT_EQ(report(item, true), Code::kOk);
+  EXPECT_TRUE(inode(id).holes.empty());
+  EXPECT_EQ(inode(id).synced_size, 8 * kChunk - 1);
+  // A report that was overtaken by a later one does not shrink the file.
+  item.size = kChunk;
+  EXPECT_EQ(report(item), Code::kOk);
+  EXPECT_EQ(inode(id).size, 8 * kChunk - 1);
+  // Beyond the bound.
+  item.size = 11 * kChunk;
+  EXPECT_EQ(report(item), Code::kRange);
+  item.size = kChunk;
+  item.written = {{10, 11}};
+  EXPECT_EQ(report(item), Code::kRange);
+}
+
+TEST_F(OperationsTest, ReportNeedsTheLease) {
+  const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
+  ops::ReportItem item{file.inode.id, LeaseGeneration(file.exclusive->value() + 1), true, 5, {{0, 1}}, 5};
+  EXPECT_EQ(report(item), Code::kLeaseLost);
+  item.generation = *file.exclusive;
+  item.keep = ops::Keep::kShared;
+  EXPECT_EQ(report(item), Code::kOk);
+  EXPECT_EQ(report(item), Code::kLeaseLost);  // given back with the first
+  item.inode = InodeId(12345);
+  EXPECT_EQ(report(item), Code::kNotFound);
+  auto bound = run([&](ops::Env& env) {
+    return ops::extend_bound(env, {file.inode.id, *file.exclusive, 10});
+  });
+  EXPECT_EQ(bound.error().code(), Code::kLeaseLost);
+}
+
+TEST_F(OperationsTest, ShrinkSetsTrimAndForbidsGrowthUntilItIsDone) {
+  const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
+  const InodeId id = file.inode.id;
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::extend_bound(env, {id, *file.exclusive, 10}); }));
+  ops::ReportItem item{id, *file.exclusive, true, 8 * kChunk, {{0, 8}}, 8 * kChunk};
+  ASSERT_EQ(report(item, true), Code::kOk);
+  auto shrunk = set_size(id, 3 * kChunk + 10);
+  EXPECT_EQ(shrunk->record.trim, (Range{3 * kChunk + 10, 10 * kChunk}));
+  EXPECT_EQ(shrunk->record.synced_size, 3 * kChunk + 10);
+  EXPECT_EQ(shrunk->record.layers, file.inode.record.layers);
+  EXPECT_EQ(set_size(id, 5 * kChunk).error().code(), Code::kLeaseLost);
+  item.size = 5 * kChunk;
+  item.written = {{4, 5}};
+  EXPECT_EQ(report(item), Code::kInvalidArgument);
+  item.trim_done = true;
+  EXPECT_EQ(report(item), Code::kOk);
+  EXPECT_TRUE(inode(id).trim.empty());
+  EXPECT_TRUE(inode(id).holes.empty());  // chunk 3 was only cut, chunk 4 written
+  EXPECT_EQ(set_size(id, 9 * kChunk)->record.holes, (Ranges{{5, 9}}));
+}
+
+TEST_F(OperationsTest, TruncationToZeroTakesAFreshDataId) {
+  const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
+  const InodeId id = file.inode.id;
+  ops::ReportItem item{id, *file.exclusive, true, 100, {{0, 1}}, 4096};
+  ASSERT_EQ(report(item), Code::kOk);
+  auto opened = run([&](ops::Env& env) { return ops::open(env, {id, true, true}); });
+  EXPECT_NE(opened->inode.record.layers[0].data, file.inode.record.layers[0].data);
+  EXPECT_EQ(opened->inode.record.size, 0u);
+  EXPECT_EQ(opened->inode.record.bytes, 0u);
+  EXPECT_EQ(*opened->exclusive, *file.exclusive);  // it was held already
+  EXPECT_EQ(runner_.cluster.purges().at(0).data, file.inode.record.layers[0].data);
+}
+
+TEST_F(OperationsTest, BoundNeedsSpace) {
+  const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
+  const auto extend = [&](std::uint64_t bound) {
+    return run([&](ops::Env& env) {
+      return ops::extend_bound(env, {file.inode.id, *file.exclusive, bound});
+    });
+  };
+  runner_.cluster.set_space({1 << 20, 2 * kChunk, false});
+  EXPECT_EQ(extend(100), 3u);  // asked for much, gets what there is
+  runner_.cluster.set_space({1 << 20, 10, false});
+  EXPECT_EQ(extend(100).error().code(), Code::kNoSpace);
+  EXPECT_EQ(extend(2), 3u);
+}
+
+TEST_F(OperationsTest, ExtendedAttributes) {
+  const auto file = make(kRootInode, "f", S_IFREG | 0644);
+  const InodeId id = file.inode.id;
+  const auto set = [&](const std::string& name, const std::string& value, std::uint32_t flags) {
+    auto result = run([&](ops::Env& env) { return ops::setxattr(env, {id, name, value, flags}); });
+    return result ? Code::kOk : result.error().code();
+  };
+  EXPECT_EQ(set("user.a", "1", ops::SetXattrArgs::kReplace), Code::kNoAttribute);
+  EXPECT_EQ(set("user.a", "1", ops::SetXattrArgs::kCreate), Code::kOk);
+  EXPECT_EQ(set("user.a", "2", ops::SetXattrArgs::kCreate), Code::kExists);
+  EXPECT_EQ(set("user.a", "3", 0), Code::kOk);
+  EXPECT_EQ(set("user.b", std::string(ops::kXattrValueMax + 1, 'x'), 0), Code::kRange);
+  EXPECT_EQ(set("user.b", std::string(ops::kXattrValueMax, 'x'), 0), Code::kOk);
+  EXPECT_EQ(set("user.c", std::string(ops::kXattrValueMax, 'x'), 0), Code::kNoSpace);
+  EXPECT_EQ(set("", "x", 0), Code::kInvalidArgument);
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::getxattr(env, id, "user.a"); }).value(), "3");
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::listxattr(env, id); }).value(),
+            (std::vector<std::string>{"user.a", "user.b"}));
+  EXPECT_TRUE(run([&](ops::Env& env) { return ops::removexattr(env, id, "user.a"); }));
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::removexattr(env, id, "user.a"); }).error().code(),
+            Code::kNoAttribute);
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::remove(env, {kRootInode, "f", false}); }));
+  EXPECT_EQ(runner_.kv.get(keys::xattr(id, "user.b")).value(), std::nullopt);
+}
+
+TEST_F(OperationsTest, CookiesStayWhileADirectoryChanges) {
+  for (const char* name : {"a", "b", "c", "d"}) make(kRootInode, name, S_IFREG | 0644);
+  auto first = run([&](ops::Env& env) { return ops::readdir(env, {kRootInode, 0, 2, false}); });
+  ASSERT_EQ(first->entries.size(), 2u);
+  EXPECT_FALSE(first->end);
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::remove(env, {kRootInode, "b", false}); }));
+  make(kRootInode, "e", S_IFREG | 0644);
+  auto rest = run([&](ops::Env& env) {
+    return ops::readdir(env, {kRootInode, first->entries.back().cookie, 10, true});
+  });
+  std::vector<std::string> names;
+  for (auto& entry : rest->entries) names.push_back(entry.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"c", "d", "e"}));
+  EXPECT_TRUE(rest->end);
+}
+
+TEST_F(OperationsTest, Symlinks) {
+  const auto link = make(kRootInode, "l", S_IFLNK | 0777);
+  EXPECT_EQ(link.inode.record.size, 2u);
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::readlink(env, link.inode.id); }).value(), "to");
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::readlink(env, kRootInode); }).error().code(),
+            Code::kInvalidArgument);
+  EXPECT_EQ(run([&](ops::Env& env) {
+              return ops::open(env, {link.inode.id, true, false});
+            })
+                .error()
+                .code(),
+            Code::kInvalidArgument);
+}
+
+// --- objects ---
+
+class ObjectsTest : public OperationsTest {
+ protected:
+  DataId create(SessionId session, const std::string& id, std::uint64_t size = 0) {
+    return runner_.run(session,
+                       [&](ops::Env& env) {
+                         return ops::create_object(env, {{"", id, 0}, size});
+                       })
+        ->data;
+  }
+  Result<ops::SealResult> seal(SessionId session, const std::string& id, DataId data, std::uint64_t digest) {
+    ops::SealArgs args{{"", id, 0}, data, 5000, {digest, digest}, 2, "lineage"};
+    return runner_.run(session, [&](ops::Env& env) { return ops::seal(env, args); });
+  }
+  Code get(const std::string& id) {
+    auto result = run([&](ops::Env& env) { return ops::get_object(env, {"", id, 0}); });
+    return result ? Code::kOk : result.error().code();
+  }
+  std::uint64_t sealed_count() {
+    return Counters::decode(*runner_.kv.get(keys::system("counters")).value())->objects;
+  }
+};
+
+TEST_F(ObjectsTest, FirstSealWins) {
+  EXPECT_EQ(get("o"), Code::kNotFound);
+  const DataId first = create(kMine, "o");
+  const DataId second = create(kOther, "o");
+  const DataId third = create(kOther, "o");
+  EXPECT_EQ(get("o"), Code::kNotSealed);
+  EXPECT_EQ(seal(kOther, "o", first, 1).error().code(), Code::kNotFound);  // not its own
+  auto won = seal(kMine, "o", first, 1);
+  ASSERT_TRUE(won);
+  EXPECT_FALSE(won->existed);
+  auto same = seal(kOther, "o", second, 1);
+  ASSERT_TRUE(same);
+  EXPECT_TRUE(same->existed);
+  EXPECT_EQ(same->object.record.data, first);
+  EXPECT_EQ(runner_.cluster.purges().at(0).data, second);
+  auto other = seal(kOther, "o", third, 2);
+  EXPECT_EQ(other.error().code(), Code::kConflict);
+  EXPECT_NE(other.error().message().find(to_string(Digest{1, 1})), std::string::npos);
+  EXPECT_NE(other.error().message().find(to_string(Digest{2, 2})), std::string::npos);
+  ASSERT_TRUE(runner_.run(kOther, [&](ops::Env& env) { return ops::abort_object(env, third); }));
+  EXPECT_EQ(runner_.cluster.purges().at(1).data, third);
+  EXPECT_EQ(get("o"), Code::kOk);
+  EXPECT_EQ(sealed_count(), 1u);
+}
+
+TEST_F(ObjectsTest, AbortedObjectDisappears) {
+  const DataId data = create(kMine, "o", 9000);
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::abort_object(env, data); }));
+  EXPECT_EQ(get("o"), Code::kNotFound);
+  EXPECT_EQ(runner_.cluster.purges().at(0).chunks, 3u);
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::abort_object(env, data); }));
+  EXPECT_EQ(runner_.cluster.purges().size(), 1u);
+}
+
+TEST_F(ObjectsTest, DeletedIsKnownForATimeAndMayComeBack) {
+  ASSERT_TRUE(seal(kMine, "o", create(kMine, "o"), 1));
+  const auto remove = [&] {
+    return run([&](ops::Env& env) { return ops::delete_object(env, {"", "o", 0}); });
+  };
+  ASSERT_TRUE(remove());
+  EXPECT_EQ(get("o"), Code::kDeleted);
+  EXPECT_EQ(remove().error().code(), Code::kDeleted);
+  EXPECT_EQ(sealed_count(), 0u);
+  ASSERT_TRUE(seal(kMine, "o", create(kMine, "o"), 2));
+  EXPECT_EQ(get("o"), Code::kOk);
+  ASSERT_TRUE(remove());
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::forget_deleted(env, 0); }), false);
+  EXPECT_EQ(get("o"), Code::kDeleted);
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::forget_deleted(env, env.txn.wall_ns()); }), false);
+  EXPECT_EQ(get("o"), Code::kNotFound);
+}
+
+TEST_F(ObjectsTest, SealNeedsAReceiptForEachChunk) {
+  const DataId data = create(kMine, "o");
+  ops::SealArgs args{{"", "o", 0}, data, 5000, {1, 1}, 1, ""};
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::seal(env, args); }).error().code(), Code::kInvalidArgument);
+}
+
+TEST_F(ObjectsTest, ListsInPages) {
+  for (const char* id : {"a", "b1", "b2", "b3", "c"}) ASSERT_TRUE(seal(kMine, id, create(kMine, id), 1));
+  create(kMine, "b4");
+  std::vector<std::string> seen;
+  std::string after;
+  for (int pages = 0; pages < 10; ++pages) {
+    auto page = run([&](ops::Env& env) { return ops::list_objects(env, {"", "b", after, 2}); });
+    ASSERT_TRUE(page);
+    for (auto& object : page->objects) seen.push_back(object.key.id);
+    if (page->done) break;
+    after = seen.back();
+  }
+  EXPECT_EQ(seen, (std::vector<std::string>{"b1", "b2", "b3"}));
+}
+
+}  // namespace
+}  // namespace cairn::meta
