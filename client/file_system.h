@@ -85,6 +85,8 @@ class FileSystem {
   // kNotFound also fills `negative` when it may be cached.
   virtual Task<Entry> lookup(InodeId parent, std::string name, NegativeEntry* negative = nullptr) = 0;
   // The kernel forgot the inode `count` lookups: caches about it may go.
+  // Until then an inode whose last name went on this host must stay usable here, also open(): a process may be between
+  // looking the name up and opening what it found (a reader of a file that is replaced by rename).
   virtual void forget(InodeId inode, std::uint64_t count) = 0;
   virtual Task<Entry> getattr(InodeId inode) = 0;
   virtual Task<Entry> setattr(InodeId inode, SetAttr change) = 0;    // size included
