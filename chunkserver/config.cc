@@ -30,8 +30,8 @@ Result<ChunkserverConfig> read(ConfigReader reader) {
   reader.number("limits.copies_in_flight", c.copies_in_flight, 1, 1024);
   reader.number("limits.groups_compared_at_once", c.groups_compared_at_once, 1, 1024);
   reader.duration_ms("drain_ms", c.drain, milliseconds(0), milliseconds(60'000));
-  reader.text("log.file", c.log_file);
-  reader.text("log.level", c.log_level);
+  reader.text("log_file", c.log_file);
+  reader.text("log_level", c.log_level);
   TRYV(reader.finish());
   if (c.data_dirs.empty()) return fail(Code::kConfig, "data_dirs is empty: name at least one directory");
   std::vector<std::string> sorted = c.data_dirs;
@@ -82,8 +82,8 @@ std::string ChunkserverConfig::print() const {
   p.number("limits.copies_in_flight", copies_in_flight, "chunks copied at once");
   p.number("limits.groups_compared_at_once", groups_compared_at_once,
            "groups compared with another member at once");
-  p.text("log.file", log_file, "\"-\": stderr");
-  p.text("log.level", log_level, "debug, info, warn, error, off");
+  p.text("log_file", log_file, "\"-\": stderr");
+  p.text("log_level", log_level, "debug, info, warn, error, off");
   return p.take();
 }
 
