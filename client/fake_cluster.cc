@@ -214,7 +214,6 @@ Task<> FakeCluster::State::recall(SessionId asker, std::vector<InodeId> wanted, 
     SessionId session;
     InodeId inode;
     std::uint64_t generation;
-    std::shared_ptr<Peer> peer;
   };
   std::vector<Call> calls;
   {
@@ -223,22 +222,30 @@ Task<> FakeCluster::State::recall(SessionId asker, std::vector<InodeId> wanted, 
       auto it = inodes.find(id);
       if (it == inodes.end()) continue;
       for (auto& [session, holder] : it->second.holders) {
-        if (session != asker && holder.kind > keep)
-          calls.push_back({session, id, holder.generation, sessions[session].peer});
+        if (session != asker && holder.kind > keep) calls.push_back({session, id, holder.generation});
       }
     }
   }
   for (Call& call : calls) {
-    if (call.peer) {
+    // Until it is answered: the connection may break, and the session comes back on another one.
+    for (int attempt = 0; attempt < 1000; ++attempt) {
+      std::shared_ptr<Peer> peer;
+      {
+        std::lock_guard lock(mutex);
+        auto session = sessions.find(call.session);
+        if (session == sessions.end()) break;
+        peer = session->second.peer;
+      }
       OutMessage message;
       auto item = message.body<schema::RecallRequest>().initRecalls(1)[0];
       item.setInode(call.inode.value());
       item.setKeep(encode(keep));
       item.setGeneration(call.generation);
-      auto peer = call.peer;
       const Deadline deadline = Deadline::after(owner.clock_, std::chrono::seconds(10));
       auto reply = co_await peer->call<method::Recall>(std::move(message), deadline);
-      (void)reply;
+      if (reply) break;
+      auto slept = co_await sleep_for(*owner.runtime_, std::chrono::milliseconds(5));
+      if (!slept) break;
     }
     std::lock_guard lock(mutex);
     auto it = inodes.find(call.inode);
@@ -492,6 +499,7 @@ Result<OutMessage> FakeCluster::State::query(const Request& request, SessionId s
       auto out = reply.body<schema::AttrReply>();
       const std::vector<Grant> grants{take(id, session, Lease::kShared)};
       put_attr(inodes.at(id), out.initAttr());
+      put_layout(inodes.at(id), out.initLayout());
       put_grants(out.initGrants(1), grants);
       return reply;
     }
@@ -535,9 +543,10 @@ Result<OutMessage> FakeCluster::State::query(const Request& request, SessionId s
     }
     case method::GetObjects::kNumber: {
       auto body = request.body<method::GetObjects>();
-      auto results = reply.body<schema::GetObjectsReply>().initResults(body.getKeys().size());
+      const auto keys = body.getKeys();
+      auto results = reply.body<schema::GetObjectsReply>().initResults(keys.size());
       for (unsigned i = 0; i < results.size(); ++i) {
-        const std::string id(text(body.getKeys()[i].getId()));
+        const std::string id(text(keys[i].getId()));
         auto it = objects.find(id);
         if (it == objects.end()) {
           results[i].setCode(static_cast<std::uint16_t>(Code::kNotFound));
@@ -672,9 +681,10 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
     }
     case method::Report::kNumber: {
       auto body = request.body<method::Report>();
-      auto codes = reply.body<schema::ReportReply>().initCodes(body.getItems().size());
-      for (unsigned i = 0; i < body.getItems().size(); ++i) {
-        auto item = body.getItems()[i];
+      const auto items = body.getItems();
+      auto codes = reply.body<schema::ReportReply>().initCodes(items.size());
+      for (unsigned i = 0; i < items.size(); ++i) {
+        auto item = items[i];
         auto it = inodes.find(InodeId(item.getInode()));
         if (it == inodes.end()) {
           codes.set(i, static_cast<std::uint16_t>(Code::kNotFound));
@@ -841,9 +851,10 @@ Result<OutMessage> FakeCluster::State::ChunkService::serve(const Request& reques
   };
   if (request.method == method::Sync::kNumber) {
     auto body = request.body<method::Sync>();
-    auto results = reply.body<schema::SyncReply>().initResults(body.getChunks().size());
+    const auto asked = body.getChunks();  // once: each access counts against the traversal limit
+    auto results = reply.body<schema::SyncReply>().initResults(asked.size());
     for (unsigned i = 0; i < results.size(); ++i) {
-      auto item = body.getChunks()[i];
+      auto item = asked[i];
       const ChunkId chunk = chunk_of(item.getChunk());
       Code code = Code::kOk;
       const auto members = state.members_of(chunk);

@@ -48,10 +48,6 @@ Result<> FileSystemImpl::close(Deadline deadline) {
     Result<> reported = rpc::block_on(runtime_, reporter_.report(last.back(), Durable::kNo, deadline));
     if (outcome && !reported) outcome = reported;
   }
-  while (recalls_ != 0 && !deadline.passed(runtime_.clock())) {
-    auto slept = rpc::block_on(runtime_, rpc::sleep_for(runtime_, std::chrono::milliseconds(5)));
-    if (!slept) break;
-  }
   rpc::block_on(runtime_, tasks_.close());
   return outcome;
 }

@@ -76,6 +76,7 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
 
   rpc::Task<> recall(std::vector<RecallItem> items, std::uint64_t serial) override;
   Held held(std::uint64_t attachment) override;
+  void drop_shared() override;
   void session_ended(SessionId ended) override;
 
  private:
@@ -101,6 +102,7 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
 
   rpc::Task<Result<Made>> make(Make what);
   rpc::Task<Result<>> remove_name(InodeId parent, std::string name, bool directory);
+  rpc::Task<> recall_all(std::vector<RecallItem> items, std::shared_ptr<rpc::Event> all_done);
   rpc::Task<Result<>> recall_one(RecallItem item);
   rpc::Task<Result<>> give_back(InodeRef inode, Lease keep, Deadline deadline);
   rpc::Task<Result<>> invalidate(Invalidation what, Deadline deadline);
@@ -113,6 +115,7 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   void directory_changed(const InodeRef& dir, const std::optional<AttrRecord>& attr);
   void name_lost(const InodeRef& inode);
   Handle make_handle(const InodeRef& inode, int flags);  // under inode.mutex
+  void released(FileHandle& handle);
   Result<InodeId> resolve(std::string_view path, std::string* last, InodeId* parent);
 
   rpc::Runtime& runtime_;
@@ -128,7 +131,8 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   Leases leases_;
   Reader reader_;
   Invalidations invalidations_;
-  std::atomic<unsigned> recalls_{0};   // being answered
+  const std::shared_ptr<FileHandle::Release> release_ =
+      std::make_shared<FileHandle::Release>([this](FileHandle& handle) { released(handle); });
   std::atomic<bool> counting_{false};  // a mount is attached: lookups are counted, and forgotten by it
 };
 

@@ -8,7 +8,7 @@ namespace cairn::client {
 
 Handle FileSystemImpl::make_handle(const InodeRef& inode, int flags) {
   FileData& file = file_of(context_, *inode);
-  auto handle = std::make_shared<FileHandle>(inode, flags);
+  auto handle = std::make_shared<FileHandle>(inode, flags, release_);
   handle->seen_errors = file.errors;
   handle->seen_losses = file.losses;
   ++file.handles;
@@ -176,13 +176,17 @@ FileSystem::Task<void> FileSystemImpl::fsyncdir(InodeId) {
 }
 
 void FileSystemImpl::release_now(Handle handle) {
-  const InodeRef inode = handle->inode;
+  released(*handle);
+}
+
+void FileSystemImpl::released(FileHandle& handle) {
+  const InodeRef inode = handle.inode;
   bool last = false, drop = false;
   {
     std::lock_guard lock(inode->mutex);
-    if (std::exchange(handle->released, true)) return;
+    if (std::exchange(handle.released, true)) return;
     FileData& file = *inode->file;
-    if (handle->writable() && file.writers > 0) --file.writers;
+    if (handle.writable() && file.writers > 0) --file.writers;
     if (file.handles > 0) last = --file.handles == 0;
     if (last) {
       file.idle_since = runtime_.clock().now();

@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -62,6 +63,8 @@ class Signal {
 
 // Bytes acknowledged by the chain and not known to be synced.
 struct Unsynced {
+  DataId data;  // of the layer it was written to; the file may have got another one since
+  PoolId pool;
   Version version;
   std::shared_ptr<const ChunkBytes> bytes;  // null: given up when memory was short
   bool counted = false;                     // the memory of `bytes` is counted with this entry
@@ -87,6 +90,7 @@ struct FileData {
   RangeSet holes;       // chunk indices that were never written, up to infinity
   RangeSet written;     // chunk indices flushed and not reported
   std::map<std::uint64_t, std::vector<Unsynced>> unsynced;  // by chunk index, oldest first
+  bool sweep_queued = false;                                // in the sync ledger's list
   std::uint64_t reported_size = 0;
   bool report_size = false;   // size, written or bytes differ from what the server knows
   bool report_times = false;  // mtime
@@ -148,10 +152,16 @@ constexpr std::uint64_t kNoChunk = UINT64_MAX;
 
 namespace cairn {
 
-// One open of a file.
+// One open of a file; released at the latest when the last reference goes (before the client does).
 class FileHandle {
  public:
-  FileHandle(client::InodeRef inode, int flags) : inode(std::move(inode)), flags(flags) {}
+  using Release = std::function<void(FileHandle&)>;
+  FileHandle(client::InodeRef inode, int flags, std::weak_ptr<Release> release)
+      : inode(std::move(inode)), flags(flags), release_(std::move(release)) {}
+  ~FileHandle() {
+    if (auto release = release_.lock()) (*release)(*this);
+  }
+  FileHandle(const FileHandle&) = delete;
   const client::InodeRef inode;
   const int flags;
   bool writable() const;
@@ -162,7 +172,9 @@ class FileHandle {
   std::uint64_t seen_losses = 0;  // at open: a higher count means that data written through it may be lost
   std::uint64_t next_offset = 0;  // where a sequential reader goes on
   std::uint64_t window = 0;       // bytes fetched ahead
-  std::uint64_t fetched_to = 0;
+
+ private:
+  const std::weak_ptr<Release> release_;
 };
 
 }  // namespace cairn

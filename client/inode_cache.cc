@@ -65,7 +65,7 @@ void InodeCache::take_grants(const Stamp& stamp, const std::vector<Grant>& grant
     }
     std::lock_guard inode_lock(inode->mutex);
     if (inode->session != stamp.session) {
-      drop(*inode);
+      if (inode->lease != Lease::kNone) drop(*inode);
       inode->session = stamp.session;
     }
     if (grant.kind == Lease::kExclusive) inode->generation = std::max(inode->generation, grant.generation);

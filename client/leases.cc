@@ -50,13 +50,18 @@ rpc::Task<Result<>> Leases::ensure(InodeRef inode, Lease lease, Deadline deadlin
     {
       auto turn = co_await inode->file->acquiring.take(1, deadline);
       if (!turn) co_return fail(turn.error().with("waiting for the lease of inode " + to_string(inode->id)));
-      bool have = false;
+      bool have = false, counted = false;
       {
         std::lock_guard lock(inode->mutex);
         have = held(*inode, lease);
+        counted = inode->file->server_opens != 0 && inode->session == context_.session.id();
         if (inode->recalling) continue;
       }
-      if (!have) CO_TRYV(co_await open_at_server(inode, lease, Truncate::kNo, deadline));
+      if (!have && counted && lease == Lease::kShared) {
+        CO_TRYV(co_await ask_shared(inode, deadline));
+      } else if (!have) {
+        CO_TRYV(co_await open_at_server(inode, lease, Truncate::kNo, deadline));
+      }
       if (lease == Lease::kExclusive) CO_TRYV(co_await finish_trim(context_, inode, RangeSet(), deadline));
     }
     {
@@ -107,13 +112,45 @@ rpc::Task<Result<>> Leases::open_at_server(InodeRef inode, Lease lease, Truncate
   context_.inodes.take_grants(stamp, answer.grants);
   std::lock_guard lock(inode->mutex);
   FileData& file = *inode->file;
-  if (inode->session != stamp.session || inode->lease == Lease::kNone) co_return Result<>{};
-  ++file.server_opens;
+  if (stamp.session != context_.session.id()) co_return Result<>{};
+  if (inode->lease == Lease::kNone) inode->session = stamp.session;
+  ++file.server_opens;  // counted there with or without a grant
+  if (inode->lease == Lease::kNone || inode->session != stamp.session) co_return Result<>{};
   if (ours && inode->lease_serial == serial) co_return Result<>{};
   if (!answer.layout.valid())
     co_return fail(Code::kProtocol, "Open: inode " + to_string(inode->id) + " has no layout");
   adopt(*inode, file, answer.attr, answer.layout);
   file.meta_dirty = file.meta_dirty || truncate == Truncate::kYes;
+  co_return Result<>{};
+}
+
+// The shared lease of a file that is open here already: nothing to be journaled.
+rpc::Task<Result<>> Leases::ask_shared(InodeRef inode, Deadline deadline) {
+  CO_TRYV(co_await reporter_.quiet(inode, deadline));
+  RequestMark mark(inode);
+  std::function<void(schema::GetAttrRequest::Builder, std::uint64_t)> fill =
+      [id = inode->id](schema::GetAttrRequest::Builder body, std::uint64_t session) {
+        body.setSession(session);
+        body.setInode(id.value());
+      };
+  Stamp stamp;
+  auto reply = co_await context_.session.query<rpc::method::GetAttr>(std::move(fill), deadline, &stamp);
+  if (!reply) co_return fail(std::move(reply.error()));
+  struct Answer {
+    AttrRecord attr;
+    Layout layout;
+    std::vector<Grant> grants;
+  };
+  CO_TRY(auto answer, decoded("GetAttr", [&] {
+           return Answer{decode((*reply)->getAttr()), decode((*reply)->getLayout()),
+                         decode((*reply)->getGrants())};
+         }));
+  context_.inodes.take_grants(stamp, answer.grants);
+  std::lock_guard lock(inode->mutex);
+  if (inode->session != stamp.session || inode->lease != Lease::kShared) co_return Result<>{};
+  if (!answer.layout.valid())
+    co_return fail(Code::kProtocol, "GetAttr: inode " + to_string(inode->id) + " has no layout");
+  adopt(*inode, *inode->file, answer.attr, answer.layout);
   co_return Result<>{};
 }
 

@@ -22,6 +22,7 @@ class Leases {
  private:
   bool held(const Inode& inode, Lease lease) const;  // under inode.mutex
   enum class Truncate { kNo, kYes };
+  rpc::Task<Result<>> ask_shared(InodeRef inode, Deadline deadline);
   rpc::Task<Result<>> open_at_server(InodeRef inode, Lease lease, Truncate truncate, Deadline deadline);
 
   FileContext& context_;

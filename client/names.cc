@@ -212,8 +212,11 @@ rpc::Task<Result<FileSystemImpl::Made>> FileSystemImpl::make(Make what) {
     Inode& inode = *made.inode;
     if (S_ISREG(what.mode) && what.open) {
       FileData& file = file_of(context_, inode);
+      if (stamp.session == session_.id()) {
+        if (inode.lease == Lease::kNone) inode.session = stamp.session;
+        ++file.server_opens;  // counted there with or without a grant
+      }
       if (inode.session == stamp.session && inode.lease == Lease::kExclusive && !stamp.replayed) {
-        ++file.server_opens;
         made.open = true;
         // An existing file that was ours already is ahead of what the server knows.
         const bool ours = !answer.created && inode.have_layout && !file.clean();

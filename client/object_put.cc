@@ -58,9 +58,13 @@ Deadline ObjectsImpl::deadline_of(const PutOptions& options) const {
   return Deadline::after(runtime_.clock(), options.timeout.value_or(options_.timeout));
 }
 
-rpc::Task<Result<ObjectsImpl::Created>> ObjectsImpl::create(std::string id, Deadline deadline) {
+rpc::Task<Result<ObjectsImpl::Created>> ObjectsImpl::create(std::string id, std::uint64_t size,
+                                                            Deadline deadline) {
   std::function<void(schema::CreateObjectRequest::Builder)> fill =
-      [id](schema::CreateObjectRequest::Builder body) { body.initKey().setId(rpc::data(id)); };
+      [id, size](schema::CreateObjectRequest::Builder body) {
+        body.initKey().setId(rpc::data(id));
+        body.setSize(size);
+      };
   Stamp stamp;
   auto reply = co_await session_.mutate<rpc::method::CreateObject>(std::move(fill), deadline, &stamp);
   if (!reply) co_return fail(std::move(reply.error()));
@@ -141,7 +145,7 @@ Result<ObjectInfo> ObjectsImpl::put(std::string_view id, const Source& source, s
   const auto step = [&] {
     return Deadline::after(runtime_.clock(), options.timeout.value_or(options_.timeout));
   };
-  TRY(const Created created, rpc::block_on(runtime_, create(std::string(id), deadline)));
+  TRY(const Created created, rpc::block_on(runtime_, create(std::string(id), size_hint, deadline)));
   auto state = std::make_shared<Putting>();
   DigestBuilder digest;
   std::uint64_t size = 0;

@@ -36,7 +36,7 @@ class ObjectsImpl final : public Objects {
   struct Putting;
   struct Reading;
   Deadline deadline_of(const PutOptions& options) const;
-  rpc::Task<Result<Created>> create(std::string id, Deadline deadline);
+  rpc::Task<Result<Created>> create(std::string id, std::uint64_t size, Deadline deadline);
   rpc::Task<Result<ObjectInfo>> seal(std::string id, Created created, std::uint64_t size, Digest digest,
                                      std::vector<ChunkWritten> receipts, std::string lineage,
                                      Deadline deadline);

@@ -32,14 +32,22 @@ rpc::Task<Result<>> FileSystemImpl::invalidate(Invalidation what, Deadline deadl
   co_return told;
 }
 
+// Runs in the file system's own task group: a request is cancelled when its connection breaks, and half a
+// recall would lose data. The server asks again on the next connection, and then waits for the one that runs.
 rpc::Task<> FileSystemImpl::recall(std::vector<RecallItem> items, std::uint64_t serial) {
-  ++recalls_;
+  auto done = std::make_shared<rpc::Event>(runtime_);
   inodes_.recalled(items, serial);
+  if (!tasks_.spawn(runtime_.make_strand(), recall_all(std::move(items), done))) co_return;
+  auto waited = co_await done->wait(Deadline::never());
+  (void)waited;
+}
+
+rpc::Task<> FileSystemImpl::recall_all(std::vector<RecallItem> items, std::shared_ptr<rpc::Event> all_done) {
   std::vector<rpc::Task<Result<>>> tasks;
   for (const RecallItem& item : items) tasks.push_back(recall_one(item));
   auto done = co_await run_all(runtime_, std::move(tasks), 64);
   if (!done) log_warn("recall_failed", "error={}", log_quote(done.error().to_string()));
-  --recalls_;
+  all_done->set();
 }
 
 // Flushes and reports what is dirty under an exclusive lease, so that at most `keep` is held at the server.
@@ -47,9 +55,6 @@ rpc::Task<Result<>> FileSystemImpl::give_back(InodeRef inode, Lease keep, Deadli
   auto turn = co_await inode->file->changing.take(1, deadline);
   if (!turn) co_return fail(turn.error().with("recall of inode " + to_string(inode->id)));
   auto flushed = co_await write_back_.flush(inode, Durable::kNo, deadline);
-  // What was not synced by now can't be synced by us later; the next holder's fsync does not know of it.
-  auto synced = co_await write_back_.sync_chunks(inode, deadline);
-  if (synced && !*synced) flushed = co_await write_back_.flush(inode, Durable::kYes, deadline);
   {
     std::lock_guard lock(inode->mutex);
     inode->file->keep = keep;
@@ -57,7 +62,6 @@ rpc::Task<Result<>> FileSystemImpl::give_back(InodeRef inode, Lease keep, Deadli
   }
   auto reported = co_await reporter_.report(inode, Durable::kNo, deadline);
   if (!flushed) co_return flushed;
-  if (!synced) co_return fail(std::move(synced.error()));
   co_return reported;
 }
 
@@ -71,8 +75,8 @@ rpc::Task<Result<>> FileSystemImpl::recall_one(RecallItem item) {
   bool dirty = false, mapped = false;
   {
     std::lock_guard lock(inode->mutex);
-    mapped = inode->lease == Lease::kExclusive && inode->file && inode->file->writers != 0 &&
-             item.keep == Lease::kNone;
+    mapped = inode->lease == Lease::kExclusive && !inode->recalling && inode->file &&
+             inode->file->writers != 0 && item.keep == Lease::kNone;
   }
   // Pages that a process changed through a mapping come out while they may still be written.
   if (mapped) {
@@ -81,12 +85,21 @@ rpc::Task<Result<>> FileSystemImpl::recall_one(RecallItem item) {
     (void)out;
   }
   std::vector<std::string> names;
-  {
-    std::lock_guard lock(inode->mutex);
-    inode->recalling = true;
-    dirty = inode->file && inode->session == session_.id() &&
-            (inode->lease == Lease::kExclusive || !inode->file->unsynced.empty() ||
-             (item.keep == Lease::kNone && inode->file->server_opens != 0 && inode->file->handles == 0));
+  for (;;) {
+    std::shared_ptr<rpc::Event> other;  // another recall of this inode runs
+    {
+      std::lock_guard lock(inode->mutex);
+      if (inode->recalling) {
+        other = file_of(context_, *inode).settled.next(runtime_);
+      } else {
+        inode->recalling = true;
+        dirty = inode->file && inode->session == session_.id() &&
+                (inode->lease == Lease::kExclusive ||
+                 (item.keep == Lease::kNone && inode->file->server_opens != 0 && inode->file->handles == 0));
+      }
+    }
+    if (!other) break;
+    CO_TRYV(co_await other->wait(deadline));
   }
   Result<> outcome;
   if (dirty) outcome = co_await give_back(inode, item.keep, deadline);
@@ -94,7 +107,9 @@ rpc::Task<Result<>> FileSystemImpl::recall_one(RecallItem item) {
     std::lock_guard lock(inode->mutex);
     if (item.keep == Lease::kNone) {
       names = names_of(*inode);
-      if (!outcome) write_back_.lose(*inode);
+      // Without the lease nothing can be stored any more, nor stored again.
+      if (inode->file && !inode->file->clean()) write_back_.lose(*inode);
+      write_back_.ledger().forget_bytes(*inode);
       InodeCache::drop(*inode);
     } else {
       inode->lease = std::min(inode->lease, item.keep);
@@ -117,6 +132,19 @@ rpc::Task<Result<>> FileSystemImpl::recall_one(RecallItem item) {
 
 Held FileSystemImpl::held(std::uint64_t attachment) {
   return inodes_.held(attachment);
+}
+
+void FileSystemImpl::drop_shared() {
+  for (const InodeRef& inode : inodes_.all()) {
+    std::vector<std::string> names;
+    {
+      std::lock_guard lock(inode->mutex);
+      if (inode->lease != Lease::kShared) continue;
+      names = names_of(*inode);
+      InodeCache::drop(*inode);
+    }
+    invalidations_.push({inode->id, true, true, std::move(names), nullptr});
+  }
 }
 
 void FileSystemImpl::session_ended(SessionId ended) {

@@ -223,7 +223,11 @@ rpc::Task<Result<>> Session::reassert(std::shared_ptr<rpc::Peer> peer, SessionId
     const bool last = from + kReassertMax >= most;
     body.setLast(last);
     auto reply = co_await peer->call(rpc::method::Reassert::kNumber, std::move(message), deadline);
-    if (!reply) co_return fail(std::move(reply.error()));
+    if (!reply) {
+      // Somebody else holds exclusively what we believe to share: it was given away while we were not heard.
+      if (reply.error().code() == Code::kLeaseLost && holder_ != nullptr) holder_->drop_shared();
+      co_return fail(std::move(reply.error()));
+    }
     if (last) co_return Result<>{};
   }
 }

@@ -53,6 +53,8 @@ class LeaseHolder {
   // All that is held, to be named to a server that may have restarted. Grants of earlier attachments are void
   // from here.
   virtual Held held(std::uint64_t attachment) = 0;
+  // The server gave something away that is held shared here: all shared leases are dropped.
+  virtual void drop_shared() = 0;
   // Leases are gone, and what was dirty with them.
   virtual void session_ended(SessionId ended) = 0;
 };

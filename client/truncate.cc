@@ -116,7 +116,8 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
       Leases::adopt(*inode, *inode->file, answer.first, answer.second);
       inode->file->meta_dirty = true;
       if (inode->have_layout)
-        write_back.forget_from(*inode, chunks_of(answer.first.attr.size, inode->layout.chunk_size()));
+        write_back.ledger().forget_from(*inode,
+                                        chunks_of(answer.first.attr.size, inode->layout.chunk_size()));
     }
     auto trimmed = co_await finish_trim(context, inode, std::move(holes), deadline);
     if (!trimmed) co_return fail(trimmed.error());

@@ -7,6 +7,7 @@ namespace cairn::client {
 namespace {
 
 constexpr auto kAge = std::chrono::seconds(1);  // dirty bytes are flushed then
+constexpr auto kSweepEvery = std::chrono::seconds(2);
 constexpr auto kTick = std::chrono::milliseconds(100);
 constexpr std::uint64_t kChunksMax = std::uint64_t{1} << 32;  // a chunk's index has 32 bits
 
@@ -15,6 +16,7 @@ constexpr std::uint64_t kChunksMax = std::uint64_t{1} << 32;  // a chunk's index
 WriteBack::WriteBack(FileContext& context, Reporter& reporter)
     : context_(context),
       reporter_(reporter),
+      ledger_(context),
       slots_(context.runtime, std::max(1u, context.options.parallel_chunks)) {}
 
 void WriteBack::spawn(rpc::Task<> task) {
@@ -95,7 +97,7 @@ std::optional<Result<std::uint32_t>> WriteBack::try_write(FileHandle& handle, st
 
 rpc::Task<Result<Budget::Hold>> WriteBack::make_room(std::uint64_t bytes, Deadline deadline) {
   const std::uint64_t need = DirtyData::memory_needed(bytes, true);
-  drop_retained(need);
+  ledger_.make_room(need);
   if (context_.dirty_memory.try_take(need)) co_return Budget::Hold(&context_.dirty_memory, need);
   std::deque<Aged> all;
   {
@@ -259,26 +261,7 @@ rpc::Task<Result<>> WriteBack::store(InodeRef inode, std::uint64_t index, Durabl
       file.holes.remove(index, index + 1);
       file.written.add(index, index + 1);
       file.report_size = true;
-      if (durable == Durable::kYes) {
-        auto it = file.unsynced.find(index);
-        // A durable write covers what the same epoch acknowledged before it.
-        if (it != file.unsynced.end()) {
-          std::vector<Unsynced> older;
-          for (auto& entry : it->second) {
-            if (entry.version.epoch == versions.back().epoch) {
-              std::vector<Unsynced> covered{std::move(entry)};
-              forget_retained(covered);
-            } else {
-              older.push_back(std::move(entry));
-            }
-          }
-          it->second = std::move(older);
-          if (it->second.empty()) file.unsynced.erase(it);
-        }
-        context_.dirty_memory.give(memory);
-      } else {
-        retain(inode, index, versions, bytes);
-      }
+      ledger_.acknowledged(inode, write.target, versions, bytes, durable);
     } else {
       context_.dirty_memory.give(memory);
       file.write_error.emplace(outcome.error());
@@ -353,76 +336,23 @@ rpc::Task<> WriteBack::extend_ahead(InodeRef inode, std::uint64_t index) {
 
 // --- durability ---
 
-rpc::Task<Result<bool>> WriteBack::sync_chunks(InodeRef inode, Deadline deadline) {
+rpc::Task<Result<SyncLedger::Outcome>> WriteBack::sync_chunks(InodeRef inode, Deadline deadline) {
   std::vector<ChunkVersion> asked;
   {
     std::lock_guard lock(inode->mutex);
-    if (!inode->file || inode->file->unsynced.empty()) co_return true;
-    if (!inode->have_layout)
-      co_return fail(Code::kSessionEnded, "the lease on inode " + to_string(inode->id) + " is gone");
-    const Layer& layer = inode->layout.layers.front();
-    for (const auto& [index, entries] : inode->file->unsynced) {
-      Epoch epoch;
-      for (auto it = entries.rbegin(); it != entries.rend(); ++it) {  // the newest of each epoch
-        if (it->version.epoch == epoch) continue;
-        epoch = it->version.epoch;
-        asked.push_back({{layer.data, static_cast<std::uint32_t>(index), 0}, layer.pool, it->version});
-      }
-    }
+    asked = ledger_.ask(*inode);
   }
+  if (asked.empty()) co_return SyncLedger::Outcome::kSynced;
   CO_TRY(auto codes, co_await context_.chunks.sync(asked, deadline));
-  bool kept = true;
-  std::optional<Error> error;
-  {
-    std::lock_guard lock(inode->mutex);
-    FileData& file = *inode->file;
-    for (std::size_t i = 0; i < asked.size(); ++i) {
-      const std::uint64_t index = asked[i].chunk.index;
-      auto it = file.unsynced.find(index);
-      if (it == file.unsynced.end()) continue;
-      if (codes[i] == Code::kOk) {
-        std::vector<Unsynced> synced, rest;
-        for (auto& entry : it->second) {
-          const bool covered =
-              entry.version.epoch == asked[i].version.epoch && entry.version <= asked[i].version;
-          (covered ? synced : rest).push_back(std::move(entry));
-        }
-        forget_retained(synced);
-        it->second = std::move(rest);
-        if (it->second.empty()) file.unsynced.erase(it);
-      } else if (codes[i] == Code::kLostUnsynced) {
-        // Write it all again: later writes of the same chunk lie over the lost ones.
-        std::vector<Unsynced> lost = std::move(it->second);
-        file.unsynced.erase(it);
-        bool all = true;
-        for (const auto& entry : lost) all = all && entry.bytes != nullptr;
-        for (auto entry = lost.rbegin(); all && entry != lost.rend(); ++entry) {
-          const std::uint64_t taken = file.dirty.restore(index, *entry->bytes);
-          context_.dirty_memory.force(taken);
-        }
-        forget_retained(lost);
-        kept = false;
-        if (!all) {
-          error.emplace(
-              Code::kLostUnsynced,
-              "chunk " + to_string(asked[i].chunk) + " of inode " + to_string(inode->id) +
-                  ": the servers lost bytes before they were synced, and they are no longer in memory");
-        }
-      } else if (!error) {
-        error.emplace(codes[i], "chunk " + to_string(asked[i].chunk) +
-                                    " can't be synced: " + std::string(code_name(codes[i])));
-      }
-    }
-  }
-  if (error) co_return fail(std::move(*error));
-  co_return kept;
+  std::lock_guard lock(inode->mutex);
+  co_return ledger_.answered(*inode, asked, codes);
 }
 
 rpc::Task<Result<>> WriteBack::make_durable(InodeRef inode, bool data_only, Deadline deadline) {
   for (int attempt = 0;; ++attempt) {
     CO_TRYV(co_await flush(inode, Durable::kYes, deadline));
-    CO_TRY(const bool kept, co_await sync_chunks(inode, deadline));
-    if (kept) break;
+    CO_TRY(const auto outcome, co_await sync_chunks(inode, deadline));
+    if (outcome == SyncLedger::Outcome::kSynced) break;
     if (attempt == 3)
       co_return fail(Code::kLostUnsynced,
                      "the servers lost unsynced bytes of inode " + to_string(inode->id) + " again and again");
@@ -480,7 +410,15 @@ void WriteBack::released(const InodeRef& inode) {
   idle_.push_back({inode, context_.runtime.clock().now()});
 }
 
+rpc::Task<> WriteBack::sweep() {
+  if (sweeping_.exchange(true)) co_return;
+  auto again = co_await ledger_.sweep(context_.deadline());
+  sweeping_ = false;
+  for (InodeRef& inode : again) spawn(flush_quietly(std::move(inode)));
+}
+
 rpc::Task<> WriteBack::run() {
+  TimePoint next_sweep = context_.runtime.clock().now() + kSweepEvery;
   for (;;) {
     auto slept = co_await rpc::sleep_for(context_.runtime, kTick);
     if (!slept) co_return;
@@ -511,11 +449,15 @@ rpc::Task<> WriteBack::run() {
       }
     }
     for (InodeRef& inode : idle) reporter_.add(std::move(inode));
+    if (now >= next_sweep) {
+      next_sweep = now + kSweepEvery;
+      spawn(sweep());
+    }
     context_.inodes.evict();
   }
 }
 
-// --- bytes that will not be stored, bytes kept to be stored again ---
+// --- bytes that will not be stored ---
 
 void WriteBack::discard(Inode& inode) {
   if (!inode.file) return;
@@ -523,8 +465,7 @@ void WriteBack::discard(Inode& inode) {
   context_.dirty_memory.give(file.dirty.clear());
   file.written.clear();
   file.report_size = file.report_times = file.report_atime = file.trim_done = false;
-  for (auto& [index, entries] : file.unsynced) forget_retained(entries);
-  file.unsynced.clear();
+  ledger_.forget_from(inode, 0);
 }
 
 void WriteBack::lose(Inode& inode) {
@@ -534,66 +475,6 @@ void WriteBack::lose(Inode& inode) {
   discard(inode);
   file.server_opens = 0;
   file.settled.notify();
-}
-
-void WriteBack::retain(const InodeRef& inode, std::uint64_t index, const std::vector<Version>& versions,
-                       std::shared_ptr<const ChunkBytes> bytes) {
-  const std::uint64_t memory = bytes->memory();
-  const bool room = retained_bytes_.load() + memory <= context_.dirty_memory.capacity() / 4;
-  if (room) {
-    retained_bytes_ += memory;
-    std::lock_guard lock(mutex_);
-    retained_.push_back({inode, index, bytes});
-  } else {
-    context_.dirty_memory.give(memory);
-  }
-  auto& entries = inode->file->unsynced[index];
-  for (const Version& version : versions) entries.push_back({version, room ? bytes : nullptr, false});
-  entries.back().counted = room;
-}
-
-void WriteBack::forget_from(Inode& inode, std::uint64_t index) {
-  auto& unsynced = inode.file->unsynced;
-  for (auto it = unsynced.lower_bound(index); it != unsynced.end(); it = unsynced.erase(it))
-    forget_retained(it->second);
-}
-
-void WriteBack::forget_retained(std::vector<Unsynced>& of_chunk) {
-  for (auto& entry : of_chunk) {
-    if (std::exchange(entry.counted, false)) {
-      retained_bytes_ -= entry.bytes->memory();
-      context_.dirty_memory.give(entry.bytes->memory());
-    }
-    entry.bytes.reset();
-  }
-}
-
-void WriteBack::drop_retained(std::uint64_t wanted) {
-  std::uint64_t dropped = 0;
-  while (dropped < wanted) {
-    Retained oldest;
-    {
-      std::lock_guard lock(mutex_);
-      if (retained_.empty()) return;
-      oldest = std::move(retained_.front());
-      retained_.pop_front();
-    }
-    auto inode = oldest.inode.lock();
-    auto bytes = oldest.bytes.lock();
-    if (!inode || !bytes) continue;
-    std::lock_guard lock(inode->mutex);
-    auto it = inode->file->unsynced.find(oldest.index);
-    if (it == inode->file->unsynced.end()) continue;
-    for (auto& entry : it->second) {
-      if (entry.bytes != bytes) continue;
-      if (std::exchange(entry.counted, false)) {
-        retained_bytes_ -= bytes->memory();
-        context_.dirty_memory.give(bytes->memory());
-        dropped += bytes->memory();
-      }
-      entry.bytes.reset();
-    }
-  }
 }
 
 }  // namespace cairn::client

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "client/reporter.h"
+#include "client/sync_ledger.h"
 
 namespace cairn::client {
 
@@ -38,16 +39,13 @@ class WriteBack {
   // Under inode.mutex: as discard(), for an ended session: handles that may have lost data say so from now
   // on.
   void lose(Inode& inode);
-  // Under inode.mutex: chunks from `index` on are gone, there is nothing to sync.
-  void forget_from(Inode& inode, std::uint64_t index);
-  // All flushed bytes are synced; bytes that the servers lost are dirty again (false).
-  rpc::Task<Result<bool>> sync_chunks(InodeRef inode, Deadline deadline);
   // Everything dirty, of all files.
   rpc::Task<Result<>> flush_all(Durable durable, Deadline deadline);
   rpc::Task<> run();  // the clock of the background work
 
   // Under inode.mutex: an error that this handle did not report yet.
   static std::optional<Error> take_error(FileHandle& handle);
+  SyncLedger& ledger() { return ledger_; }
   // Under inode.mutex, bytes just became dirty.
   void queue(const InodeRef& inode);
 
@@ -58,31 +56,22 @@ class WriteBack {
   rpc::Task<> extend_ahead(InodeRef inode, std::uint64_t index);
   rpc::Task<> flush_chunk_quietly(InodeRef inode, std::uint64_t index);
   rpc::Task<> flush_quietly(InodeRef inode);
-  // Under inode.mutex: notes acknowledged versions, and keeps their bytes if there is room (else their memory
-  // is given up).
-  void retain(const InodeRef& inode, std::uint64_t index, const std::vector<Version>& versions,
-              std::shared_ptr<const ChunkBytes> bytes);
-  void drop_retained(std::uint64_t wanted);  // not under an inode's mutex
-  void forget_retained(std::vector<Unsynced>& of_chunk);
+  rpc::Task<Result<SyncLedger::Outcome>> sync_chunks(InodeRef inode, Deadline deadline);
+  rpc::Task<> sweep();
   void spawn(rpc::Task<> task);
 
   struct Aged {
     InodeRef inode;
     TimePoint since;
   };
-  struct Retained {
-    std::weak_ptr<Inode> inode;
-    std::uint64_t index = 0;
-    std::weak_ptr<const ChunkBytes> bytes;
-  };
   FileContext& context_;
   Reporter& reporter_;
+  SyncLedger ledger_;
   Budget slots_;  // chunk transfers in flight
   std::mutex mutex_;
-  std::deque<Aged> dirty_;         // guarded by mutex_: files with dirty bytes, oldest first
-  std::deque<Aged> idle_;          // guarded by mutex_: files without handles, to be closed
-  std::deque<Retained> retained_;  // guarded by mutex_: oldest first
-  std::atomic<std::uint64_t> retained_bytes_{0};
+  std::deque<Aged> dirty_;  // guarded by mutex_: files with dirty bytes, oldest first
+  std::deque<Aged> idle_;   // guarded by mutex_: files without handles, to be closed
+  std::atomic<bool> sweeping_{false};
 };
 
 }  // namespace cairn::client

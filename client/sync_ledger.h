@@ -1,0 +1,63 @@
+// SyncLedger: which acknowledged bytes are not known to be synced, and the bytes themselves while there is
+// room.
+//
+// Why: a buffered write that the chain acknowledged may be lost when all its servers lose power. fsync asks
+// for the newest version of each epoch; what was lost is written again from here. A sweep asks in the
+// background for what is some seconds old (the servers sync by themselves meanwhile), so that the ledger
+// stays small. Members marked [inode]: under that inode's mutex. Otherwise thread-safe. Owner: WriteBack.
+#pragma once
+
+#include <deque>
+
+#include "client/file_context.h"
+
+namespace cairn::client {
+
+class SyncLedger {
+ public:
+  explicit SyncLedger(FileContext& context) : context_(context) {}
+
+  // [inode] The chain acknowledged `bytes` of a chunk under `versions` (the newest of each epoch). Their
+  // memory is kept with them, or given up. `synced`: they are on disk, and noted only if older bytes of the
+  // chunk may be lost below them.
+  void acknowledged(const InodeRef& inode, const ChunkTarget& target, const std::vector<Version>& versions,
+                    std::shared_ptr<const ChunkBytes> bytes, Durable synced);
+  // [inode] What to ask the servers about.
+  std::vector<ChunkVersion> ask(const Inode& inode) const;
+  enum class Outcome {
+    kSynced,
+    kWriteAgain,  // the servers lost bytes; they are dirty again
+  };
+  // [inode] The answers. kLostUnsynced: bytes are lost for good. Others: it can't be told (now).
+  Result<Outcome> answered(Inode& inode, std::span<const ChunkVersion> asked, std::span<const Code> codes);
+  // [inode] Nothing of chunks from `index` on is to be synced (they are gone).
+  void forget_from(Inode& inode, std::uint64_t index);
+  // [inode] The bytes can't be written again from now on (the lease goes); whether they are synced still
+  // matters.
+  void forget_bytes(Inode& inode);
+  // Gives up bytes, oldest first, until so much memory is free. Not under an inode's mutex.
+  void make_room(std::uint64_t wanted);
+
+  // Asks about what is older than some seconds. Returns files whose bytes are dirty again.
+  rpc::Task<std::vector<InodeRef>> sweep(Deadline deadline);
+
+ private:
+  void release(std::vector<Unsynced>& entries);
+
+  struct Kept {
+    std::weak_ptr<Inode> inode;
+    std::uint64_t index = 0;
+    std::weak_ptr<const ChunkBytes> bytes;
+  };
+  struct Due {
+    std::weak_ptr<Inode> inode;
+    TimePoint since;
+  };
+  FileContext& context_;
+  std::mutex mutex_;
+  std::deque<Kept> kept_;  // guarded by mutex_: oldest first
+  std::deque<Due> due_;    // guarded by mutex_: oldest first
+  std::atomic<std::uint64_t> kept_bytes_{0};
+};
+
+}  // namespace cairn::client
