@@ -175,7 +175,9 @@ void run_chaos(std::uint64_t seed, std::size_t replicas, std::uint8_t min_replic
     const std::size_t victim = rng.below(cluster.size());
     cluster.crash(victim);
     // With fewer members than are needed writes wait for the member to come back.
-    if (min_replicas < replicas) EXPECT_TRUE(progress(10 + rng.below(30)));
+    if (min_replicas < replicas) {
+      EXPECT_TRUE(progress(10 + rng.below(30)));
+    }
     cluster.start(victim);
     EXPECT_TRUE(progress(10));
     EXPECT_TRUE(cluster.wait_whole());

@@ -297,6 +297,23 @@ TEST(Cluster, AnEndedSessionIsRefusedAndConfirmed) {
   EXPECT_EQ(*other->read(chunk), "mine");
 }
 
+TEST(Cluster, AnEarlierLeaseIsRefused) {
+  TestCluster cluster({.servers = 2, .replicas = 2, .slots = 1});
+  ASSERT_TRUE(cluster.wait_whole());
+  auto first = cluster.client(500), second = cluster.client(501);
+  const ChunkId chunk = cluster.chunk_in(0);
+  WriteSpec early = first->spec(chunk), later = second->spec(chunk), late = first->spec(chunk);
+  early.lease = late.lease = LeaseGeneration(4);
+  later.lease = LeaseGeneration(5);
+  ASSERT_TRUE(first->write(early, "first"));
+  ASSERT_TRUE(second->write(later, "second"));
+  EXPECT_EQ(first->write(late, "late").error().code(), Code::kLeaseLost);
+  // The next head knows it too.
+  cluster.crash(cluster.index_of(cluster.meta().group(0).members.front().target));
+  EXPECT_EQ(first->write(late, "late").error().code(), Code::kLeaseLost);
+  EXPECT_EQ(*second->read(chunk), "second");
+}
+
 TEST(Cluster, AFenceWaitsForTheWriteInProgress) {
   TestCluster cluster({.servers = 2, .replicas = 2, .slots = 1});
   ASSERT_TRUE(cluster.wait_whole());

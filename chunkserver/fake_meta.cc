@@ -144,6 +144,7 @@ void FakeMeta::plan_group(Group& group) {
   if (!joining) {
     for (TargetId target : group.all) {
       const Server* server = server_of(target);
+      if (server == nullptr) continue;  // its disk was wiped
       const bool member = std::ranges::any_of(members, [&](const auto& m) { return m.target == target; });
       if (member || !server->up || server->failed || server->kept_out || group.waits.contains(target))
         continue;
@@ -160,6 +161,15 @@ void FakeMeta::plan_group(Group& group) {
 void FakeMeta::server_died(ServerId server) {
   std::lock_guard lock(mutex_);
   servers_[server].up = false;
+  plan();
+}
+
+void FakeMeta::replace(TargetId by) {
+  std::lock_guard lock(mutex_);
+  for (auto& [slot, group] : groups_) {
+    std::erase_if(group.all, [&](TargetId target) { return server_of(target) == nullptr; });
+    if (std::ranges::find(group.all, by) == group.all.end()) group.all.push_back(by);
+  }
   plan();
 }
 

@@ -30,7 +30,8 @@ class FakeMeta final : public rpc::Service {
   void add_server(ServerId server, TargetId target);                  // known before it registers
   void set_group(std::uint32_t slot, std::vector<TargetId> members);  // all in sync, first epoch
   void server_died(ServerId server);                                  // its process is gone for sure
-  void all_died();                                                    // at once: a power cut
+  void replace(TargetId by);  // every group that lacks a member: this target belongs to it from now on
+  void all_died();            // at once: a power cut
   void remove_member(std::uint32_t slot,
                      TargetId target);       // alive: with a barrier; it may come back as a joiner
   void keep_out(TargetId target, bool out);  // whether it may be made a joiner

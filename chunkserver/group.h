@@ -185,6 +185,7 @@ class Group : public std::enable_shared_from_this<Group> {
                                              Deadline deadline);
   void log_corrupt(disk::ChunkEngine& engine);
   OpPtr active_op(const ChunkId& chunk) const;
+  bool note_lease(const WriteSpec& spec);
 
   bool aside_locked(const ChunkId& chunk) const { return aside_.contains(chunk); }
   std::string aside_key() const;
@@ -211,7 +212,10 @@ class Group : public std::enable_shared_from_this<Group> {
   std::uint64_t rest_available_ = 0;          // bytes left down the chain, as last heard in this epoch
   std::shared_ptr<JoinLedger> ledger_;        // joiner only
   std::optional<GroupProgress> reconciling_;  // head while reconciling
-  std::unordered_set<ChunkId> aside_;         // chunks here that the in-sync members did not know
+  // Highest lease generation seen of an inode: a writer whose lease went on to another is refused. Memory
+  // only: what must hold over restarts is the fence of sessions.
+  std::unordered_map<InodeId, LeaseGeneration> leases_;
+  std::unordered_set<ChunkId> aside_;  // chunks here that the in-sync members did not know
 };
 
 // Decodes what Group keeps of chunks set aside. Used when a target is opened.

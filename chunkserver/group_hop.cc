@@ -35,6 +35,7 @@ rpc::Task<Result<WriteOutcome>> Group::forward(WriteSpec spec, rpc::Buffer paylo
                          fmt::format("group {}: this member takes no hops now", to_string(id_)));
         auto [at, fresh] = active_.try_emplace(spec.chunk);
         if (fresh) {
+          note_lease(spec);  // hops are not refused for it: a pending version has to reach the end
           at->second = std::make_shared<WriteOp>(env_.runtime, std::move(spec), std::move(payload));
           mine = true;
         } else if (at->second->spec.version != spec.version) {

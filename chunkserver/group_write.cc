@@ -161,6 +161,10 @@ Result<> Group::begin(const OpPtr& op, const std::optional<disk::ChunkInfo>& sto
                 fmt::format("chunk {}: version {} is stored, of an epoch that this group has not reached",
                             to_string(op->spec.chunk), to_string(stored->version)));
   }
+  if (!note_lease(op->spec))
+    return fail(Code::kLeaseLost,
+                fmt::format("chunk {}: inode {} was leased to another since generation {}",
+                            to_string(op->spec.chunk), to_string(op->spec.owner), to_string(op->spec.lease)));
   auto waiting = WriteOp::Fate::kWaiting;
   if (!op->fate.compare_exchange_strong(waiting, WriteOp::Fate::kBegun))
     return fail(Code::kTimeout, "its client gave up before it began");
@@ -170,6 +174,17 @@ Result<> Group::begin(const OpPtr& op, const std::optional<disk::ChunkInfo>& sto
   op->onto = aside_locked(op->spec.chunk) ? Onto::kNothing : Onto::kStored;
   active_.insert_or_assign(op->spec.chunk, op);
   return {};
+}
+
+// False: a write under a later lease of the same inode was seen. The mutex is held.
+bool Group::note_lease(const WriteSpec& spec) {
+  if (!spec.lease.valid() || !spec.owner.valid()) return true;
+  constexpr std::size_t kLeasesMax = 4096;
+  if (leases_.size() >= kLeasesMax) leases_.clear();
+  LeaseGeneration& highest = leases_[spec.owner];
+  if (spec.lease < highest) return false;
+  highest = spec.lease;
+  return true;
 }
 
 rpc::Task<Result<WriteOutcome>> Group::reversion(ChunkId chunk, Epoch epoch, Version above,

@@ -57,6 +57,7 @@ Result<WriteSpec> write_spec_of(schema::WriteRequest::Reader from, std::size_t p
   spec.epoch = Epoch(context.getEpoch());
   spec.request = {SessionId(context.getSession()), context.getSequence()};
   spec.owner = InodeId(context.getOwnerHint());
+  spec.lease = LeaseGeneration(context.getLeaseGeneration());
   if (static_cast<std::uint16_t>(from.getKind()) > static_cast<std::uint16_t>(WriteKind::kReversion))
     return fail(Code::kInvalidArgument,
                 fmt::format("write: unknown kind {}", static_cast<int>(from.getKind())));
@@ -101,6 +102,7 @@ rpc::OutMessage forward_message(const WriteSpec& spec, Epoch epoch, TargetId tar
   context.setSession(spec.request.session.value());
   context.setSequence(spec.request.sequence);
   context.setOwnerHint(spec.owner.value());
+  context.setLeaseGeneration(spec.lease.value());
   context.setTarget(target.value());
   body.setKind(static_cast<schema::WriteRequest::Kind>(spec.kind));
   body.setOffset(spec.offset);

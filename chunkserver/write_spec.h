@@ -24,6 +24,7 @@ struct WriteSpec {
   Epoch epoch;  // of the request; a pending write is sent again under later ones
   RequestId request;
   InodeId owner;
+  LeaseGeneration lease;  // under which it is written; 0: none (objects)
   WriteKind kind = WriteKind::kWrite;
   std::uint32_t offset = 0;
   std::uint32_t length = 0;  // truncate, punch
