@@ -20,7 +20,11 @@ Result<Json> fetch(Client& client, std::string_view what) {
   return json;
 }
 
-std::uint64_t number(const Json& json, const char* key) { return json.value(key, std::uint64_t{0}); }
+// 0 for what is absent or null (an ETA without a rate).
+std::uint64_t number(const Json& json, const char* key) {
+  auto found = json.find(key);
+  return found != json.end() && found->is_number() ? found->get<std::uint64_t>() : 0;
+}
 
 void print_servers(const Json& servers) {
   fmt::print("{:<18}{:<24}{:<10}{:>12}{:>12}\n", "server", "address", "state", "used", "of");
