@@ -38,4 +38,9 @@ set(namespace_sources
   wire_convert.cc)
 set(namespace_tests
   executor_test.cc
-  kv_store_test.cc)
+  kv_store_test.cc
+  ops/namespace_model_test.cc
+  ops/operations_test.cc
+  records_test.cc
+  service_test.cc
+  store_format_test.cc)
