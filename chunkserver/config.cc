@@ -51,7 +51,8 @@ Result<ChunkserverConfig> read(ConfigReader reader) {
 Result<ChunkserverConfig> ChunkserverConfig::load(const std::string& path) {
   TRY(auto reader, ConfigReader::open(path));
   auto config = read(std::move(reader));
-  if (!config) return fail(config.error().with(path));
+  // The reader's own messages name the file already.
+  if (!config && !config.error().message().starts_with(path)) return fail(config.error().with(path));
   return config;
 }
 
