@@ -18,54 +18,30 @@
 namespace cairn::fuse {
 namespace {
 
-// One open of a file by the kernel; fuse_file_info::fh points to a shared_ptr to it, so that a request which
-// was abandoned can outlive the release.
-//
-// O_APPEND belongs to the client's handle (it picks the offset), but to the kernel it is a flag that
-// fcntl(F_SETFL) changes at any time, and pages written back from a mapping always have a place of their own.
-// So a file may need a second handle, of the other kind; it is opened when first needed.
-struct OpenFile {
-  OpenFile(InodeId inode, int flags, Handle handle) : inode(inode), flags(flags), handle(std::move(handle)) {}
-
-  Handle of_kind(bool append) {
-    if (append == ((flags & O_APPEND) != 0)) return handle;
-    std::lock_guard lock(mutex);
-    return other;
-  }
-
-  const InodeId inode;
-  const int flags;
-  const Handle handle;
-  std::mutex mutex;
-  Handle other;  // under mutex; null until needed
-};
-using OpenFileRef = std::shared_ptr<OpenFile>;
-
 OpenFileRef& file_of(const fuse_file_info* info) {
-  return *reinterpret_cast<OpenFileRef*>(info->fh);
+  return OpenFiles::get(info->fh);
 }
 
 bool read_only(int flags) {
   return (flags & O_ACCMODE) == O_RDONLY;
 }
 
-void fill_opened(fuse_file_info& info, const Opened& opened, const KernelCache& cache) {
+void fill_opened(fuse_file_info& info, const Opened& opened, Frontend& front) {
   // Appends pick their offset here, where the true size is known; the kernel's page cache would guess it.
   // O_DIRECT needs no such thing: the kernel bypasses its cache for it by itself, and shared mappings keep
   // working.
   info.direct_io = (info.flags & O_APPEND) != 0 && !read_only(info.flags);
-  info.keep_cache = opened.keep_cache && cache.pages && (info.flags & O_TRUNC) == 0;
+  info.keep_cache = opened.keep_cache && front.cache.pages && (info.flags & O_TRUNC) == 0;
   // Nothing written, nothing to report at close: saves a round trip for each file read. (With POSIX locks
   // that reach the servers, close must be heard again: it releases them.)
   info.noflush = read_only(info.flags);
-  info.fh = reinterpret_cast<std::uint64_t>(
-      new OpenFileRef(std::make_shared<OpenFile>(opened.entry.attr.inode, info.flags, opened.handle)));
+  info.fh =
+      front.open_files.add(std::make_shared<OpenFile>(opened.entry.attr.inode, info.flags, opened.handle));
 }
 
-// The kernel gave up on the open meanwhile: nobody will close it.
-void undo_open(FileSystem& files, fuse_file_info& info, const Opened& opened) {
-  delete reinterpret_cast<OpenFileRef*>(info.fh);
-  files.release_now(opened.handle);
+// Also when the kernel gave up on the open meanwhile: nobody will close it then.
+void close_file(Frontend& front, const fuse_file_info& info) {
+  if (auto file = front.open_files.remove(info.fh)) file->release(front.files);
 }
 
 void handle_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* asked) {
@@ -77,8 +53,9 @@ void handle_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* asked) {
       return;
     }
     if (!opened) return reply_error(req, {"open", inode}, opened.error());
-    fill_opened(info, *opened, frontend(req).cache);
-    if (fuse_reply_open(req, &info) != 0) undo_open(files, info, *opened);
+    Frontend& front = frontend(req);
+    fill_opened(info, *opened, front);
+    if (fuse_reply_open(req, &info) != 0) close_file(front, info);
   };
   if (auto known = files.try_open(inode, asked->flags)) return finish(req, std::move(*known));
   const Kind kind = asked->flags & O_TRUNC ? Kind::kChange : Kind::kRead;
@@ -108,22 +85,20 @@ void handle_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t m
                     }
                     return;
                   }
-                  fill_opened(info, *made, frontend(req).cache);
-                  const auto entry = to_entry_param(made->entry, frontend(req).cache.attributes_max);
+                  Frontend& front = frontend(req);
+                  fill_opened(info, *made, front);
+                  const auto entry = to_entry_param(made->entry, front.cache.attributes_max);
                   if (fuse_reply_create(req, &entry, &info) != 0) {
-                    undo_open(files, info, *made);
+                    close_file(front, info);
                     files.forget(made->entry.attr.inode, 1);
                   }
                 });
 }
 
 void handle_release(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
-  FileSystem& files = frontend(req).files;
-  auto* file = reinterpret_cast<OpenFileRef*>(info->fh);
+  Frontend& front = frontend(req);
   fuse_reply_err(req, 0);  // nobody waits for it
-  files.release_now((*file)->handle);
-  if (Handle other = (*file)->of_kind(((*file)->flags & O_APPEND) == 0)) files.release_now(std::move(other));
-  delete file;
+  close_file(front, *info);
 }
 
 // --- data ---
@@ -176,16 +151,9 @@ FileSystem::Task<std::uint32_t> open_and_write(FileSystem& files, OpenFileRef fi
   const int flags = (file->flags ^ O_APPEND) & ~(O_CREAT | O_EXCL | O_TRUNC);
   auto opening = files.open(file->inode, flags);
   CO_TRY(Opened opened, co_await std::move(opening));
-  Handle handle = opened.handle;
-  Handle spare;
-  {
-    std::lock_guard lock(file->mutex);
-    if (file->other)
-      spare = std::exchange(handle, file->other);  // another write was faster
-    else
-      file->other = handle;
-  }
-  if (spare) files.release_now(std::move(spare));
+  if (Handle spare = file->keep_other(std::move(opened.handle))) files.release_now(std::move(spare));
+  Handle handle = file->of_kind((flags & O_APPEND) != 0);
+  if (!handle) co_return fail(Code::kCancelled, "the file was closed while a write waited");
   auto writing = files.write(std::move(handle), offset, std::move(data));
   co_return co_await std::move(writing);
 }

@@ -15,6 +15,7 @@
 #include "fuse/errno.h"
 #include "fuse/kernel_cache.h"
 #include "fuse/lowlevel.h"
+#include "fuse/open_files.h"
 #include "fuse/requests.h"
 
 namespace cairn::fuse {
@@ -23,6 +24,7 @@ struct Frontend {
   FileSystem& files;
   Requests& requests;
   KernelCache cache;
+  OpenFiles open_files;
   std::function<void()> on_serving;  // once, when the kernel has agreed on the protocol
 };
 

@@ -28,6 +28,7 @@ struct MemoryFileSystem::Node {
   std::map<std::uint64_t, Name> names;           // by cookie
   std::map<std::string, std::string> xattrs;
   int opens = 0;
+  bool known = false;  // to the kernel, which may be about to open it
 
   bool is(mode_t type) const { return (attr.mode & S_IFMT) == type; }
 };
@@ -149,8 +150,25 @@ void MemoryFileSystem::drop_name(Node& dir, const std::string& name) {
 void MemoryFileSystem::drop_link(Node& node) {
   node.attr.nlink = node.is(S_IFDIR) ? 0 : node.attr.nlink - 1;
   node.attr.ctime_ns = now();
-  // Removed directories stay: processes may stand in them.
-  if (node.attr.nlink == 0 && node.opens == 0 && !node.is(S_IFDIR)) nodes_.erase(node.attr.inode);
+  collect(node);
+}
+
+void MemoryFileSystem::collect(Node& node) {
+  if (node.attr.nlink == 0 && node.opens == 0 && !node.known) nodes_.erase(node.attr.inode);
+}
+
+Entry MemoryFileSystem::hand_out(Node& node) {
+  node.known = true;
+  return entry_of(node);
+}
+
+void MemoryFileSystem::forget(InodeId inode, std::uint64_t count) {
+  forgotten_ += count;
+  std::lock_guard lock(mutex_);
+  auto found = node(inode);
+  if (!found) return;
+  (*found)->known = false;
+  collect(**found);
 }
 
 Result<MemoryFileSystem::Node*> MemoryFileSystem::make(InodeId parent, const std::string& name,
@@ -295,9 +313,10 @@ Result<Opened> MemoryFileSystem::open_node(Node& node, int flags) {
 void MemoryFileSystem::release_now(Handle handle) {
   std::lock_guard lock(mutex_);
   --open_handles_;
-  const auto found = nodes_.find(of(handle).inode);
-  if (found == nodes_.end()) return;
-  if (--found->second->opens == 0 && found->second->attr.nlink == 0) nodes_.erase(found);
+  auto found = node(of(handle).inode);
+  if (!found) return;
+  --(*found)->opens;
+  collect(**found);
 }
 
 // --- at once ---
@@ -309,7 +328,7 @@ std::optional<Result<Entry>> MemoryFileSystem::try_lookup(InodeId parent, std::s
   auto dir = directory(parent);
   if (!dir) return fail(dir.error());
   auto found = find(**dir, std::string(name));
-  if (found) return entry_of(**node(*found));
+  if (found) return hand_out(**node(*found));
   if (negative != nullptr) negative->valid = valid;
   return fail(found.error());
 }
@@ -374,7 +393,7 @@ FileSystem::Task<Entry> MemoryFileSystem::lookup(InodeId parent, std::string nam
     auto found = find(*dir, name);
     if (!found && found.error().code() == Code::kNotFound && negative != nullptr) negative->valid = valid;
     if (!found) return fail(found.error());
-    return entry_of(**node(*found));
+    return hand_out(**node(*found));
   });
 }
 
@@ -412,7 +431,7 @@ FileSystem::Task<Entry> MemoryFileSystem::mknod(InodeId parent, std::string name
   return run<Entry>("mknod", [&]() -> Result<Entry> {
     TRY(Node * made, make(parent, name, mode, owner));
     made->attr.rdev = rdev;
-    return entry_of(*made);
+    return hand_out(*made);
   });
 }
 
@@ -420,7 +439,7 @@ FileSystem::Task<Entry> MemoryFileSystem::mkdir(InodeId parent, std::string name
                                                 Owner owner) {
   return run<Entry>("mkdir", [&]() -> Result<Entry> {
     TRY(Node * made, make(parent, name, mode, owner));
-    return entry_of(*made);
+    return hand_out(*made);
   });
 }
 
@@ -430,7 +449,7 @@ FileSystem::Task<Entry> MemoryFileSystem::symlink(InodeId parent, std::string na
     TRY(Node * made, make(parent, name, S_IFLNK | 0777, owner));
     made->attr.size = target.size();
     made->target = target;
-    return entry_of(*made);
+    return hand_out(*made);
   });
 }
 
@@ -464,7 +483,7 @@ FileSystem::Task<Entry> MemoryFileSystem::link(InodeId inode, InodeId parent, st
     add_name(*dir, name, inode);
     ++file->attr.nlink;
     file->attr.ctime_ns = now();
-    return entry_of(*file);
+    return hand_out(*file);
   });
 }
 
@@ -477,7 +496,7 @@ FileSystem::Task<DirPage> MemoryFileSystem::readdir(InodeId dir, std::uint64_t c
     for (; at != listed->names.end() && page.entries.size() < limit; ++at) {
       TRY(Node * named, node(at->second.inode));
       DirEntry entry{at->second.name, at->second.inode, named->attr.mode & S_IFMT, at->first, std::nullopt};
-      if (plus) entry.entry = entry_of(*named);
+      if (plus) entry.entry = hand_out(*named);
       page.entries.push_back(std::move(entry));
     }
     page.end = at == listed->names.end();
@@ -538,6 +557,7 @@ FileSystem::Task<Opened> MemoryFileSystem::create(InodeId parent, std::string na
                                                   int flags, Owner owner) {
   return run<Opened>("create", [&]() -> Result<Opened> {
     TRY(Node * made, make(parent, name, mode, owner));
+    made->known = true;
     return open_node(*made, flags);
   });
 }

@@ -63,7 +63,7 @@ class MemoryFileSystem final : public FileSystem {
   std::optional<Result<std::string>> try_getxattr(InodeId inode, std::string_view name) override;
   void release_now(Handle handle) override;
   Task<Entry> lookup(InodeId parent, std::string name, NegativeEntry* negative) override;
-  void forget(InodeId, std::uint64_t count) override { forgotten_ += count; }
+  void forget(InodeId inode, std::uint64_t count) override;
   Task<Entry> getattr(InodeId inode) override;
   Task<Entry> setattr(InodeId inode, SetAttr change) override;
   Task<Entry> mknod(InodeId parent, std::string name, std::uint32_t mode, std::uint64_t rdev,
@@ -123,6 +123,8 @@ class MemoryFileSystem final : public FileSystem {
   void add_name(Node& dir, const std::string& name, InodeId inode);
   void drop_name(Node& dir, const std::string& name);
   void drop_link(Node& node);
+  void collect(Node& node);  // if nobody can reach it any more
+  Entry hand_out(Node& node);
   Result<> remove_name(InodeId parent, const std::string& name, bool is_directory);
   Result<> move_name(InodeId parent, const std::string& name, InodeId new_parent, const std::string& new_name,
                      std::uint32_t flags);

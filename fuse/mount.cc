@@ -151,7 +151,11 @@ Result<> serve(const MountOptions& options, const std::string& target, std::uniq
       options.client.timeout + std::chrono::seconds(10);  // the client's own comes first
   SystemClock clock;
   Requests requests(clock, {.deadline = deadline});
-  Frontend front{.files = files, .requests = requests, .cache = options.cache, .on_serving = on_serving};
+  Frontend front{.files = files,
+                 .requests = requests,
+                 .cache = options.cache,
+                 .open_files = {},
+                 .on_serving = on_serving};
   unsigned threads = options.threads_max;
   if (threads == 0) threads = std::clamp(std::thread::hardware_concurrency(), 2U, 16U);
   Session session(front, {.source = source,
@@ -178,6 +182,7 @@ Result<> serve(const MountOptions& options, const std::string& target, std::uniq
   if (result && !requests.wait_idle(deadline)) {
     result = fail(Code::kTimeout, std::to_string(requests.waiting()) + " requests did not end in time");
   }
+  front.open_files.release_all(files);
   if (result) result = files.block_on<void>(files.sync());
   auto closed = client->close();
   if (result && !closed) result = std::move(closed);

@@ -146,7 +146,6 @@ void Requests::on_interrupt(fuse_req_t, void* request) {
 void Requests::interrupted(std::shared_ptr<Request> request) {
   {
     std::lock_guard lock(mutex_);
-    request->interrupted_ = clock_.now();
     interrupted_.push_back(request);
     dozing_ = false;
   }
@@ -158,14 +157,28 @@ Duration Requests::deadline_of(Kind kind) const {
   return kind == Kind::kFlush ? options_.deadline * 10 : options_.deadline;
 }
 
-std::vector<std::shared_ptr<Request>> Requests::overdue(TimePoint now) {
-  std::vector<std::shared_ptr<Request>> late;
-  for (Request* request : waiting_) {  // oldest first: the rest is younger than any deadline
-    if (now - request->start_ < options_.deadline) break;
-    if (now - request->start_ < deadline_of(request->kind_)) continue;
-    if (auto alive = request->weak_from_this().lock()) late.push_back(std::move(alive));
+Requests::Due Requests::due(TimePoint now) {
+  Due due;
+  const bool look_at_all = now - looked_at_all_ >= options_.long_wait;
+  if (look_at_all) looked_at_all_ = now;
+  for (Request* request : waiting_) {  // oldest first: the rest waits for a shorter time
+    const Duration waited = now - request->start_;
+    if (waited < std::min(options_.deadline, options_.long_wait)) break;
+    const bool late = waited >= deadline_of(request->kind_);
+    if (!late && !look_at_all) continue;
+    if (auto alive = request->weak_from_this().lock())
+      (late ? due.late : due.look).push_back(std::move(alive));
   }
-  return late;
+  std::erase_if(interrupted_, [&](const std::weak_ptr<Request>& weak) {
+    auto request = weak.lock();
+    if (!request) return true;
+    // Into `due` even if it was answered meanwhile: this may be the last reference, and may not go under the
+    // lock.
+    const bool answered = request->claimed_;
+    due.look.push_back(std::move(request));
+    return answered;
+  });
+  return due;
 }
 
 void Requests::watch() {
@@ -174,31 +187,22 @@ void Requests::watch() {
     if (!interrupted_.empty()) {
       wake_.wait_for(lock, options_.signal_check);
     } else if (!waiting_.empty()) {
-      wake_.wait_for(lock, std::min<Duration>(std::chrono::seconds(1), options_.deadline));
+      wake_.wait_for(lock, std::min(options_.long_wait, options_.deadline));
     } else {
       dozing_ = true;
       wake_.wait(lock, [this] { return stopping_ || !dozing_; });
       dozing_ = false;
     }
-    auto late = overdue(clock_.now());
-    std::vector<std::shared_ptr<Request>> signalled;
-    for (auto& weak : interrupted_) {
-      if (auto request = weak.lock(); request && !request->claimed_) signalled.push_back(std::move(request));
-    }
-    interrupted_.assign(signalled.begin(), signalled.end());
+    Due due = this->due(clock_.now());
     lock.unlock();
-    for (auto& request : late) request->abandon(ETIMEDOUT);
-    for (auto& request : signalled) {
+    for (auto& request : due.late) request->abandon(ETIMEDOUT);
+    for (auto& request : due.look) {
       const Waiter state = state_of_thread(request->thread_);
-      // A caller whose signals we cannot see (another pid namespace) is believed to want to stop.
-      const bool unseen = request->thread_ == 0;
-      if (state == Waiter::kDying ||
-          (request->kind_ == Kind::kRead && (state == Waiter::kAskedToStop || unseen))) {
+      if (state == Waiter::kDying || (state == Waiter::kAskedToStop && request->kind_ == Kind::kRead)) {
         request->abandon(EINTR);
       }
     }
-    late.clear();
-    signalled.clear();
+    due = {};  // may be last references: their destructor takes the lock
     lock.lock();
   }
 }

@@ -1,25 +1,25 @@
 // Requests of the kernel that could not be answered at once: who waits, for how long, and what ends the wait.
 //
 // A Request is owned by the completion of its client coroutine. Exactly one of three replies to the kernel:
-//   the completion            take() gives it the fuse_req_t;
-//   the watcher, on a signal  EINTR, when the process that waits is dying, or asked to stop (below);
-//   the watcher, on time      ETIMEDOUT, after the deadline: nothing is ever unkillable, whatever the client
-//   does.
+//  - the completion: take() gives it the fuse_req_t;
+//  - the watcher, on a signal: EINTR, when the process that waits is dying, or asked to stop (below);
+//  - the watcher, on time: ETIMEDOUT, after the deadline. Nothing is ever unkillable.
+//
 // A request answered by the watcher is *abandoned*: its coroutine runs on to its own deadline and the
 // completion gets a null fuse_req_t, so that it can give back what nobody will use (an open handle). The
 // coroutine is not torn down half way: an interrupted caller must not leave a cache or a lease in a state
 // that nobody else expects.
 //
-// Signals. The kernel reports that *some* signal arrived; which one is read from /proc/<thread>/status. Go
-// programs get SIGURG thousands of times a second, and programs do not expect mkdir or rename to give EINTR
-// (their outcome would be unknown), so:
-//   SIGKILL is pending (kill -9, or any signal whose default is death): abandoned at once, whatever it does.
-//   The result
-//     is seen by nobody.
-//   SIGINT, SIGTERM, SIGQUIT, SIGHUP are pending and caught: only what changes nothing is abandoned
-//   (Kind::kRead). Other signals: nothing. The wait ends with the result or the deadline.
+// The kernel reports that *some* signal arrived, and that only for synchronous requests (not for O_DIRECT or
+// read-ahead), so callers that have waited for a second are looked at too. What is pending is read from
+// /proc/<thread>/status. Go programs get SIGURG thousands of times a second, and programs do not expect mkdir
+// or rename to give EINTR (their outcome would be unknown), so:
+//  - SIGKILL (kill -9, or any signal whose default is death): abandoned, whatever it does. Nobody sees the
+//    result.
+//  - SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGABRT that are caught: only what changes nothing (Kind::kRead).
+//  - Other signals, and callers in a pid namespace that we do not see: the result or the deadline.
 //
-// Thread-safe. begin() and stop() are for FUSE threads, take() for io threads; the watcher is one thread of
+// Thread-safe. begin() is for FUSE threads, take() for io threads; the watcher is one thread of
 // its own (reading /proc has no place on an io thread). Destroy only when idle: wait_idle().
 #pragma once
 
@@ -77,7 +77,6 @@ class Request : public std::enable_shared_from_this<Request> {
   // Under owner_.mutex_.
   bool listed_ = false;
   std::list<Request*>::iterator place_;
-  TimePoint interrupted_{};
 };
 
 class Requests {
@@ -85,6 +84,7 @@ class Requests {
   struct Options {
     Duration deadline = std::chrono::seconds(70);            // the client's own deadline and a margin
     Duration signal_check = std::chrono::milliseconds(100);  // how often an interrupted caller is looked at
+    Duration long_wait = std::chrono::seconds(1);            // how often one that waits long is
   };
   Requests(const Clock& clock, Options options);
   ~Requests();  // CHECKs that it is idle
@@ -102,8 +102,11 @@ class Requests {
   void interrupted(std::shared_ptr<Request> request);
   void watch();
   Duration deadline_of(Kind kind) const;
-  // The requests to abandon now, with their errno. Called with mutex_ held.
-  std::vector<std::shared_ptr<Request>> overdue(TimePoint now);
+  // Past their deadline, and those whose caller's signals are to be looked at. With mutex_ held.
+  struct Due {
+    std::vector<std::shared_ptr<Request>> late, look;
+  };
+  Due due(TimePoint now);
 
   const Clock& clock_;
   const Options options_;
@@ -111,6 +114,7 @@ class Requests {
   std::condition_variable wake_, idle_;
   std::list<Request*> waiting_;  // oldest first
   std::vector<std::weak_ptr<Request>> interrupted_;
+  TimePoint looked_at_all_{};
   std::size_t alive_ = 0;  // abandoned ones too
   bool stopping_ = false;
   bool dozing_ = false;  // the watcher waits without a time limit

@@ -293,14 +293,19 @@ TEST_F(Names, RenameIsAtomicForReaders) {
   const std::string one(5000, '1'), two(5000, '2');
   write_file("file", one);
   std::atomic<bool> stop{false};
-  std::atomic<int> reads{0}, bad{0};
+  std::set<std::string> problems;
   std::thread reader([&] {
     while (!stop) {
       const Fd fd(::open(at("file").c_str(), O_RDONLY));
+      if (!fd.ok()) {
+        problems.insert(std::string("open: ") + std::strerror(errno));
+        continue;
+      }
       std::string bytes(5000, '\0');
-      if (!fd.ok() || ::read(fd.get(), bytes.data(), bytes.size()) != 5000 || (bytes != one && bytes != two))
-        ++bad;
-      ++reads;
+      const ssize_t n = ::read(fd.get(), bytes.data(), bytes.size());
+      if (n < 0) problems.insert(std::string("read: ") + std::strerror(errno));
+      if (n >= 0 && n != 5000) problems.insert("short: " + std::to_string(n));
+      if (n == 5000 && bytes != one && bytes != two) problems.insert("mixed bytes");
     }
   });
   for (int i = 0; i < 200; ++i) {
@@ -309,7 +314,7 @@ TEST_F(Names, RenameIsAtomicForReaders) {
   }
   stop = true;
   reader.join();
-  EXPECT_EQ(bad, 0) << "of " << reads;
+  EXPECT_EQ(problems, std::set<std::string>{});
 }
 
 }  // namespace
