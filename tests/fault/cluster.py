@@ -52,6 +52,7 @@ def need_fuse():
 class Cluster:
     def __init__(self, chunkservers=3, replicas=2, mount=False, capacity=None, reserve=None, folder=None):
         self.folder = pathlib.Path(folder or tempfile.mkdtemp(prefix="cairn-test-"))
+        self.folder.chmod(0o755)  # other users take part
         self.data = self.folder / "cluster"
         self.mnt = self.folder / "mnt" if mount else None
         self.args = ["--chunkservers", str(chunkservers), "--replicas", str(replicas)]
