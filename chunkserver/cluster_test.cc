@@ -15,6 +15,13 @@ using std::chrono::seconds;
 
 constexpr PoolId kPool = FakeMeta::kPool;
 
+std::string after_zeros(std::size_t zeros, std::string_view text) {
+  std::string out;
+  out.resize(zeros);
+  out.append(text);
+  return out;
+}
+
 TEST(Cluster, WritesReachEveryMemberAndAreRead) {
   TestCluster cluster({.servers = 3, .replicas = 3});
   ASSERT_TRUE(cluster.wait_whole());
@@ -58,11 +65,11 @@ TEST(Cluster, EveryKindOfWrite) {
   WriteSpec fresh = client->spec(chunk, WriteKind::kFresh);
   fresh.offset = 20'000;
   ASSERT_TRUE(client->write(fresh, "abc"));
-  EXPECT_EQ(*client->read(chunk), std::string(20'000, '\0') + "abc");
+  EXPECT_EQ(*client->read(chunk), after_zeros(20'000, "abc"));
   WriteSpec cut = client->spec(chunk, WriteKind::kTruncate);
   cut.length = 20'001;
   ASSERT_TRUE(client->write(cut, ""));
-  EXPECT_EQ(*client->read(chunk), std::string(20'000, '\0') + "a");
+  EXPECT_EQ(*client->read(chunk), after_zeros(20'000, "a"));
   WriteSpec punch = client->spec(chunk, WriteKind::kPunch);
   punch.offset = 20'000;
   punch.length = 100;
@@ -247,8 +254,8 @@ TEST(Cluster, AChunkThatOnlyTheJoinerKnowsIsKeptAside) {
   WriteSpec spec = client->spec(unknown);
   spec.offset = 2;
   ASSERT_TRUE(client->write(spec, "x"));
-  EXPECT_EQ(cluster.disk(i)->content(kPool, unknown), std::string(2, '\0') + "x");
-  EXPECT_EQ(*client->read_once(unknown, cluster.target(i), seconds(1)), std::string(2, '\0') + "x");
+  EXPECT_EQ(cluster.disk(i)->content(kPool, unknown), after_zeros(2, "x"));
+  EXPECT_EQ(*client->read_once(unknown, cluster.target(i), seconds(1)), after_zeros(2, "x"));
 }
 
 TEST(Cluster, BelowTheMinimumWritesWaitAndAJoinerCounts) {
