@@ -4,6 +4,21 @@
 #include "client/file_system_impl.h"
 
 namespace cairn::client {
+namespace {
+
+bool changes_times_only(const Attr& now, const SetAttr& change) {
+  constexpr std::uint32_t kTimes = kSetAtime | kSetMtime | kSetAtimeNow | kSetMtimeNow;
+  constexpr std::uint32_t kSame = kSetMode | kSetUid | kSetGid;
+  if ((change.valid & ~(kTimes | kSame)) != 0) return false;
+  if ((change.valid & kSetMode) && (change.attr.mode & 07777) != (now.mode & 07777)) return false;
+  if ((change.valid & kSetUid) && change.attr.uid != now.uid) return false;
+  if ((change.valid & kSetGid) && change.attr.gid != now.gid) return false;
+  // chown takes set-id bits away, also when the owner stays.
+  const bool owner = (change.valid & (kSetUid | kSetGid)) != 0;
+  return !owner || (now.mode & (S_ISUID | S_ISGID)) == 0;
+}
+
+}  // namespace
 
 std::optional<Result<Entry>> FileSystemImpl::try_getattr(InodeId id) {
   InodeRef inode = inodes_.find(id);
@@ -37,7 +52,6 @@ FileSystem::Task<Entry> FileSystemImpl::getattr(InodeId id) {
 }
 
 FileSystem::Task<Entry> FileSystemImpl::setattr(InodeId id, SetAttr change) {
-  constexpr std::uint32_t kTimes = kSetAtime | kSetMtime | kSetAtimeNow | kSetMtimeNow;
   InodeRef inode = inodes_.get(id);
   if (change.valid & kSetSize) {
     auto set =
@@ -45,11 +59,12 @@ FileSystem::Task<Entry> FileSystemImpl::setattr(InodeId id, SetAttr change) {
     if (!set) co_return fail(std::move(set.error()));
     co_return entry_from(inode, *set, Counted::kNo);
   }
-  if ((change.valid & ~kTimes) == 0) {
-    // Times of a file held exclusively are ours: they go with the next report.
+  {
+    // Times of a file held exclusively are ours: they go with the next report. An owner or a mode that is the
+    // old one (tar sets them all) changes only ctime.
     std::lock_guard lock(inode->mutex);
     if (inode->file && inode->have_attr && inode->have_layout && !inode->recalling &&
-        inodes_.usable(*inode, Lease::kExclusive)) {
+        inodes_.usable(*inode, Lease::kExclusive) && changes_times_only(inode->attr.attr, change)) {
       Attr& attr = inode->attr.attr;
       const std::int64_t now = runtime_.clock().wall_ns();
       if (change.valid & (kSetAtime | kSetAtimeNow)) {
@@ -58,8 +73,8 @@ FileSystem::Task<Entry> FileSystemImpl::setattr(InodeId id, SetAttr change) {
       }
       if (change.valid & (kSetMtime | kSetMtimeNow)) {
         attr.mtime_ns = change.valid & kSetMtimeNow ? now : change.attr.mtime_ns;
-        inode->file->report_times = true;
       }
+      inode->file->report_times = true;
       attr.ctime_ns = now;
       write_back_.queue(inode);
       co_return entry_of(*inode, Counted::kNo);

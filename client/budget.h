@@ -4,7 +4,7 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
+#include <list>
 #include <memory>
 #include <mutex>
 
@@ -63,7 +63,7 @@ class Budget {
   const std::uint64_t capacity_;
   mutable std::mutex mutex_;
   std::uint64_t used_ = 0;
-  std::deque<std::shared_ptr<Waiter>> waiting_;
+  std::list<std::shared_ptr<Waiter>> waiting_;  // guarded by mutex_; a deque would cost 600 bytes empty
 };
 
 }  // namespace cairn::client

@@ -6,7 +6,7 @@
 namespace cairn::client {
 namespace {
 
-constexpr std::size_t kInodesMax = 200'000;  // cached; about 400 bytes each
+constexpr std::size_t kInodesMax = 100'000;  // cached; about 1.5 KB each. The kernel may know more
 
 }  // namespace
 

@@ -6,6 +6,19 @@
 
 namespace cairn::client {
 
+namespace {
+
+// The last name went while no handle was open: the bytes were dropped, and the server removes the inode.
+// Whoever still asks to open it looked the name up before; the kernel looks it up again. [inode]
+bool removed(const Inode& inode) {
+  return inode.file && inode.file->unlinked && inode.file->handles == 0;
+}
+std::unexpected<Error> removed_error(InodeId id) {
+  return fail(Code::kNotFound, "inode " + to_string(id) + " was removed");
+}
+
+}  // namespace
+
 Handle FileSystemImpl::make_handle(const InodeRef& inode, int flags) {
   FileData& file = file_of(context_, *inode);
   auto handle = std::make_shared<FileHandle>(inode, flags, release_);
@@ -21,6 +34,7 @@ std::optional<Result<Opened>> FileSystemImpl::try_open(InodeId id, int flags) {
   InodeRef inode = inodes_.find(id);
   if (!inode) return std::nullopt;
   std::lock_guard lock(inode->mutex);
+  if (removed(*inode)) return removed_error(id);
   const Lease lease = (flags & O_ACCMODE) == O_RDONLY ? Lease::kShared : Lease::kExclusive;
   if (!inode->file || inode->file->server_opens == 0 || !inode->have_layout || !inode->have_attr ||
       inode->recalling || !inodes_.usable(*inode, lease)) {
@@ -42,6 +56,7 @@ FileSystem::Task<Opened> FileSystemImpl::open(InodeId id, int flags) {
   bool held_before = false;
   {
     std::lock_guard lock(inode->mutex);
+    if (removed(*inode)) co_return removed_error(id);
     serial = inode->lease_serial;
     held_before = inodes_.usable(*inode) && !inode->recalling && (flags & O_TRUNC) == 0;
     // Counted from here on, so that no report closes the file behind our back.

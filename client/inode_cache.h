@@ -64,7 +64,7 @@ class InodeCache {
   std::deque<InodeId> order_;  // candidates for eviction, oldest first
 };
 
-// Counts a request to the server about an inode for as long as it runs: see Recalls.
+// Counts a request to the server about an inode for as long as it runs: it is not evicted meanwhile.
 class RequestMark {
  public:
   explicit RequestMark(InodeRef inode) : inode_(std::move(inode)) {

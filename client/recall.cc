@@ -10,6 +10,7 @@
 namespace cairn::client {
 namespace {
 
+constexpr auto kSyncPatience = std::chrono::seconds(5);
 constexpr auto kSinkPatience =
     std::chrono::seconds(5);  // a kernel that does not let go must not cost the session
 
@@ -55,6 +56,15 @@ rpc::Task<Result<>> FileSystemImpl::give_back(InodeRef inode, Lease keep, Deadli
   auto turn = co_await inode->file->changing.take(1, deadline);
   if (!turn) co_return fail(turn.error().with("recall of inode " + to_string(inode->id)));
   auto flushed = co_await write_back_.flush(inode, Durable::kNo, deadline);
+  if (keep == Lease::kNone) {
+    // Who gets the file may remove its chunks: whether ours were synced can't be asked later, nor be written
+    // again.
+    const Deadline soon = std::min(deadline, Deadline::after(runtime_.clock(), kSyncPatience));
+    auto synced = co_await write_back_.sync_chunks(inode, soon);
+    if (synced && *synced == SyncLedger::Outcome::kWriteAgain) {
+      flushed = co_await write_back_.flush(inode, Durable::kYes, deadline);
+    }
+  }
   {
     std::lock_guard lock(inode->mutex);
     inode->file->keep = keep;
@@ -93,9 +103,11 @@ rpc::Task<Result<>> FileSystemImpl::recall_one(RecallItem item) {
         other = file_of(context_, *inode).settled.next(runtime_);
       } else {
         inode->recalling = true;
-        dirty = inode->file && inode->session == session_.id() &&
-                (inode->lease == Lease::kExclusive ||
-                 (item.keep == Lease::kNone && inode->file->server_opens != 0 && inode->file->handles == 0));
+        dirty =
+            inode->file && inode->session == session_.id() &&
+            (inode->lease == Lease::kExclusive ||
+             (item.keep == Lease::kNone && (!inode->file->unsynced.empty() ||
+                                            (inode->file->server_opens != 0 && inode->file->handles == 0))));
       }
     }
     if (!other) break;
@@ -109,7 +121,7 @@ rpc::Task<Result<>> FileSystemImpl::recall_one(RecallItem item) {
       names = names_of(*inode);
       // Without the lease nothing can be stored any more, nor stored again.
       if (inode->file && !inode->file->clean()) write_back_.lose(*inode);
-      write_back_.ledger().forget_bytes(*inode);
+      if (inode->file) write_back_.give_up_unsynced(*inode);
       InodeCache::drop(*inode);
     } else {
       inode->lease = std::min(inode->lease, item.keep);

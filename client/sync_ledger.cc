@@ -135,11 +135,6 @@ void SyncLedger::forget_from(Inode& inode, std::uint64_t index) {
     release(it->second);
 }
 
-void SyncLedger::forget_bytes(Inode& inode) {
-  if (!inode.file) return;
-  for (auto& [index, entries] : inode.file->unsynced) release(entries);
-}
-
 void SyncLedger::make_room(std::uint64_t wanted) {
   for (std::uint64_t given = 0; given < wanted;) {
     Kept oldest;

@@ -32,9 +32,6 @@ class SyncLedger {
   Result<Outcome> answered(Inode& inode, std::span<const ChunkVersion> asked, std::span<const Code> codes);
   // [inode] Nothing of chunks from `index` on is to be synced (they are gone).
   void forget_from(Inode& inode, std::uint64_t index);
-  // [inode] The bytes can't be written again from now on (the lease goes); whether they are synced still
-  // matters.
-  void forget_bytes(Inode& inode);
   // Gives up bytes, oldest first, until so much memory is free. Not under an inode's mutex.
   void make_room(std::uint64_t wanted);
 

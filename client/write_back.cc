@@ -468,6 +468,16 @@ void WriteBack::discard(Inode& inode) {
   ledger_.forget_from(inode, 0);
 }
 
+void WriteBack::give_up_unsynced(Inode& inode) {
+  FileData& file = *inode.file;
+  if (file.unsynced.empty()) return;
+  file.write_error.emplace(Code::kLostUnsynced,
+                           "inode " + to_string(inode.id) +
+                               ": its lease was taken back before its last bytes were known to be synced");
+  ++file.errors;
+  ledger_.forget_from(inode, 0);
+}
+
 void WriteBack::lose(Inode& inode) {
   if (!inode.file) return;
   FileData& file = *inode.file;

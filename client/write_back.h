@@ -39,6 +39,10 @@ class WriteBack {
   // Under inode.mutex: as discard(), for an ended session: handles that may have lost data say so from now
   // on.
   void lose(Inode& inode);
+  // Asks whether all flushed bytes are synced.
+  rpc::Task<Result<SyncLedger::Outcome>> sync_chunks(InodeRef inode, Deadline deadline);
+  // Under inode.mutex: what is not known to be synced by now never will be: an error for the next fsync.
+  void give_up_unsynced(Inode& inode);
   // Everything dirty, of all files.
   rpc::Task<Result<>> flush_all(Durable durable, Deadline deadline);
   rpc::Task<> run();  // the clock of the background work
@@ -56,7 +60,6 @@ class WriteBack {
   rpc::Task<> extend_ahead(InodeRef inode, std::uint64_t index);
   rpc::Task<> flush_chunk_quietly(InodeRef inode, std::uint64_t index);
   rpc::Task<> flush_quietly(InodeRef inode);
-  rpc::Task<Result<SyncLedger::Outcome>> sync_chunks(InodeRef inode, Deadline deadline);
   rpc::Task<> sweep();
   void spawn(rpc::Task<> task);
 
