@@ -123,9 +123,10 @@ TEST(Cluster, RefusesTheWrongEpochAndTheWrongMember) {
   auto client = cluster.client(500);
   const ChunkId chunk = cluster.chunk_in(0);
   const TargetId tail = cluster.meta().group(0).members.back().target;
+  ASSERT_TRUE(client->write(client->spec(chunk), "all know the group"));
   EXPECT_EQ(client->write_once(client->spec(chunk), "x", seconds(1), tail).error().code(), Code::kNotServing);
-  cluster.meta().remove_member(0, tail);
   cluster.meta().keep_out(tail, true);
+  cluster.meta().remove_member(0, tail);
   ASSERT_TRUE(
       eventually([&] { return client->write_once(client->spec(chunk), "x", seconds(1)).has_value(); }));
   // The removed member says that it cannot tell, not that there is nothing.
