@@ -482,7 +482,7 @@ TEST_F(ChunkEngineTest, other_users_of_the_file_system_count) {
   EXPECT_EQ(
       engine_->put(chunk(0), as_bytes(data), {}, ChunkEngine::PutMode::kReplaceLower, next()).error().code(),
       Code::kNoSpace);
-  EXPECT_LE(engine_->usage().available_bytes, 2u << 20);
+  EXPECT_LE(engine_->usage().available_bytes, 3u << 20);
   disk_.set_capacity(std::uint64_t{1} << 40);
   EXPECT_TRUE(engine_->put(chunk(0), as_bytes(data), {}, ChunkEngine::PutMode::kReplaceLower, next()));
 }
@@ -515,20 +515,54 @@ TEST_F(ChunkEngineTest, out_of_space_in_an_extent_changes_nothing) {
   check();
 }
 
-TEST_F(ChunkEngineTest, out_of_space_in_the_log_is_survived) {
+// RocksDB ends for good (its Debian build even aborts) after a second failed write to its log: the ballast
+// prevents the first.
+TEST_F(ChunkEngineTest, removals_work_when_the_file_system_is_full) {
+  options_.reserve_bytes = 4 << 20;
+  reopen();
+  std::string data = random_bytes(100'000, 1);
+  for (std::uint32_t i = 0; i < 4; ++i) write(chunk(i), 0, data);
+  write(chunk(9), 0, "inline");
+  ASSERT_TRUE(engine_->sync());
+  disk_.set_capacity(disk_.stored_bytes());
+  auto stored = engine_->write(chunk(5), 0, as_bytes(data), {}, next());
+  ASSERT_FALSE(stored);
+  EXPECT_EQ(stored.error().code(), Code::kNoSpace);
+  // A logged overwrite needs no admission: it is the one that meets the full disk, and still gets through.
+  bool refused = false;
+  for (int i = 0; i < 100 && !refused; ++i) {
+    auto written = engine_->write(chunk(0), 1'000, as_bytes(random_bytes(5'000, 77)), {}, next());
+    EXPECT_TRUE(written || written.error().code() == Code::kNoSpace);
+    refused = !written;
+  }
+  EXPECT_TRUE(refused) << "only removals are taken now";
+  data.replace(1'000, 5'000, random_bytes(5'000, 77));
+  EXPECT_EQ(content(chunk(0)), data);
+  for (std::uint32_t i = 1; i < 3; ++i) ASSERT_TRUE(engine_->purge(kPool, chunk(i)));
+  ASSERT_TRUE(engine_->make_absent(chunk(3), next()));
+  ASSERT_TRUE(engine_->sync());
+  disk_.set_capacity(std::uint64_t{1} << 40);
+  write(chunk(5), 0, "new");
+  reopen();
+  EXPECT_EQ(content(chunk(0)), data);
+  EXPECT_EQ(content(chunk(9)), "inline");
+  EXPECT_EQ(content(chunk(5)), "new");
+  check();
+}
+
+TEST_F(ChunkEngineTest, a_failed_log_write_is_final_and_loses_nothing) {
   write(chunk(0), 0, "first");
   disk_.set_fault([](CrashDisk::Operation operation, const std::string& path) -> std::optional<Code> {
-    if (operation == CrashDisk::Operation::kWrite && path.ends_with(".log")) return Code::kNoSpace;
+    if (operation == CrashDisk::Operation::kWrite && path.ends_with(".log")) return Code::kIo;
     return std::nullopt;
   });
-  EXPECT_EQ(engine_->write(chunk(1), 0, as_bytes("second"), {}, next()).error().code(), Code::kNoSpace);
-  EXPECT_EQ(content(chunk(0)), "first");
+  EXPECT_EQ(engine_->write(chunk(1), 0, as_bytes("second"), {}, next()).error().code(), Code::kIo);
   disk_.set_fault(nullptr);
-  Result<ChunkInfo> written = engine_->write(chunk(1), 0, as_bytes("third"), {}, next());
-  ASSERT_TRUE(written) << written.error().to_string();
+  EXPECT_EQ(engine_->write(chunk(1), 0, as_bytes("third"), {}, next()).error().code(), Code::kIo);
+  EXPECT_EQ(content(chunk(0)), "first");
   reopen();
   EXPECT_EQ(content(chunk(0)), "first");
-  EXPECT_EQ(content(chunk(1)), "third");
+  write(chunk(1), 0, "fourth");
   check();
 }
 

@@ -11,7 +11,6 @@ constexpr std::uint8_t kFormat = 1;
 constexpr std::uint8_t kAbsentFlag = 4;
 constexpr std::uint8_t kObjectFlag = 8;
 constexpr std::uint8_t kSettledFlag = 16;
-constexpr std::size_t kBeforeMax = 8;  // four at most arise; see Engine::fallbacks_of
 
 void encode_state(ByteWriter& out, const State& state) {
   std::uint8_t flags = static_cast<std::uint8_t>(state.content.place);
@@ -109,7 +108,7 @@ Result<> decode_record(std::string_view text, Chunk& to) {
   }
   to.now.sums.clear();
   std::uint8_t count = in.u8();
-  if (count > kBeforeMax) return undecodable("index record");
+  if (count > kFallbacksMax) return undecodable("index record");
   to.before.resize(count);
   for (State& state : to.before) {
     if (!decode_state(in, state)) return undecodable("index record");

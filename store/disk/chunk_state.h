@@ -27,6 +27,8 @@ constexpr std::uint32_t kSumsInRecord =
     4;                                     // up to this many blocks, the checksums stand in the record itself
 constexpr std::uint32_t kSumsPerRow = 64;  // else in rows: a small write rewrites at most 512 bytes of them
 
+constexpr std::size_t kFallbacksMax = 8;  // fallback states of a chunk; at most four arise (see fallbacks_of)
+
 enum class Place : std::uint8_t { kNone = 0, kInline = 1, kExtent = 2 };
 
 // Where the bytes of one content are. The extent is always of class_for(length).

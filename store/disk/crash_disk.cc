@@ -91,7 +91,17 @@ class CrashFile final : public File {
     disk_.set_size(*node_, size);
     return last ? gone() : Result<>{};
   }
-  Result<> allocate(std::uint64_t, std::uint64_t) override { return {}; }
+  Result<> allocate(std::uint64_t offset, std::uint64_t length) override {
+    std::lock_guard lock(disk_.mutex_);
+    TRYV(usable());
+    bool last = false;
+    TRYV(disk_.begin(CrashDisk::Operation::kTruncate, path_, last));
+    if (last) return gone();
+    if (disk_.used_bytes() + length > disk_.capacity_)
+      return fail(Code::kNoSpace, path_ + ": no space left on device");
+    disk_.allocate_pages(*node_, offset, length);
+    return {};
+  }
   Result<> punch(std::uint64_t offset, std::uint64_t length) override {
     std::lock_guard lock(disk_.mutex_);
     TRYV(usable());
@@ -323,9 +333,17 @@ void CrashDisk::zero_bytes(Node& node, std::uint64_t offset, std::uint64_t lengt
   }
 }
 
+void CrashDisk::allocate_pages(Node& node, std::uint64_t offset, std::uint64_t length) {
+  for (std::uint64_t page = offset / kPage; page * kPage < offset + length; ++page) {
+    std::unique_ptr<Page>& slot = node.pages[page];
+    if (slot == nullptr) slot = std::make_unique<Page>(Page{});
+  }
+}
+
 void CrashDisk::set_size(Node& node, std::uint64_t size) {
   node.sizes.push_back(node.size);
   if (size < node.size) zero_bytes(node, size, node.size - size);
+  std::erase_if(node.pages, [&](const auto& page) { return page.first * kPage >= size; });
   node.size = size;
 }
 

@@ -104,6 +104,7 @@ class CrashDisk final : public Disk {
   void write_bytes(Node& node, std::uint64_t offset, std::string_view bytes);
   void zero_bytes(Node& node, std::uint64_t offset, std::uint64_t length);
   void set_size(Node& node, std::uint64_t size);
+  static void allocate_pages(Node& node, std::uint64_t offset, std::uint64_t length);
   void keep_version(Node& node, std::uint64_t sector);
   void settle(Node& node, Loss loss);
   static Sector read_sector(const Node& node, std::uint64_t sector);

@@ -19,6 +19,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "store/disk/ballast.h"
 #include "store/disk/chunk_engine.h"
 #include "store/disk/chunk_state.h"
 #include "store/disk/disk.h"
@@ -131,6 +132,7 @@ class Engine final : public ChunkEngine {
   bool pinned(const Chunk& chunk) const;
   static Result<bool> already_done(const Chunk& chunk, const WriteOptions& options);
   Result<> check_writable() const;
+  Result<> check_storable();
   static Change change_of(const Chunk& chunk, const WriteOptions& options);
   static void empty_out(Change& change);
   Result<> replace_all(Change& change, Bytes data, std::vector<BlockChecksum> sums);
@@ -154,12 +156,13 @@ class Engine final : public ChunkEngine {
   Result<bool> repeats_old(const Chunk& chunk, std::uint32_t offset, Bytes data);
   std::uint32_t effective_hold(const Chunk& chunk) const;
   // Runs `prepare(chunk, change)` on the loaded chunk and commits it.
+  enum class Kind { kStores, kRemoves };  // removals work on a full disk too
   template <class Prepare>
-  Result<ChunkInfo> change_chunk(ChunkId id, const WriteOptions& options, Prepare prepare);
+  Result<ChunkInfo> change_chunk(ChunkId id, const WriteOptions& options, Kind kind, Prepare prepare);
 
   // engine_commit.cc
   Result<> commit(Chunk& chunk, Change& change);
-  Result<> write_index(rocksdb::WriteBatch& batch);  // kNoSpace changed nothing; other failures are for good
+  Result<> write_index(rocksdb::WriteBatch& batch);  // a failure is for good
   void abandon(Change& change);
   bool is_settled(const State& state) const {
     return state.settled || state.generation <= synced_generation_.load(std::memory_order_acquire);
@@ -195,6 +198,7 @@ class Engine final : public ChunkEngine {
   Superblock superblock_;
   std::unique_ptr<DiskLock> lock_;
   std::unique_ptr<ExtentStore> extents_;
+  std::unique_ptr<Ballast> ballast_;
   std::unique_ptr<Index> index_;
   std::unique_ptr<SpaceGauge> space_;
   std::unique_ptr<GenerationGate> gate_;

@@ -42,8 +42,8 @@ bool same_extent(const State& a, const State& b) {
 }  // namespace
 
 Result<> Engine::write_index(rocksdb::WriteBatch& batch) {
-  auto written = index_->write(batch, Index::Sync::kNo);
-  if (written || written.error().code() == Code::kNoSpace) return written;
+  auto written = index_->write(batch);
+  if (written) return written;
   return fail_for_good(written.error());
 }
 
@@ -233,6 +233,7 @@ Result<> Engine::commit(Chunk& chunk, Change& change) {
   staged.now.digest = chunk_digest(staged.now.length, change.sums);
   staged.sums = std::move(change.sums);
   settle_next(chunk, change, staged.now, staged.before);
+  CHECK(staged.before.size() <= kFallbacksMax, "a chunk has few unsynced states");
   if (chunk.exists && same_extent(chunk.now, staged.now)) {
     std::uint32_t hold = effective_hold(chunk);
     if (staged.now.length < hold) {

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::uint64_t kExtentFileBytes = 1 << 30;
 constexpr std::uint64_t kExtentFilesMax = 256;  // open files; beyond, the files grow instead
+constexpr std::uint64_t kBallastBytes = 32 << 20;
 constexpr std::uint32_t kInlineMax =
     kSumsInRecord * kBlockSize;  // an inline chunk's checksums are in its record
 
@@ -100,7 +101,8 @@ Result<> Engine::start(ClusterId cluster) {
   superblock_ = opened;
 
   TRY(extents_, ExtentStore::open(disk_, dir_ + "/extents", superblock_.extent_file_bytes));
-  TRY(index_, Index::open(disk_, dir_ + "/index", options_.cache_bytes));
+  TRY(ballast_, Ballast::open(disk_, dir_ + "/ballast", std::min(kBallastBytes, options_.reserve_bytes / 4)));
+  TRY(index_, Index::open(disk_, *ballast_, dir_ + "/index", options_.cache_bytes));
   TRYV(disk_.sync_dir(dir_));
   TRYV(recover());
   if (!clean) extents_->punch_free_space();

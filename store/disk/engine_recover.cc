@@ -242,7 +242,8 @@ Result<> Engine::finish_recovery(Recovery& recovery) {
     std::string mark;
     ByteWriter(mark).u64(recovery.generation);
     recovery.batch.Put(named_key(Table::kState, kSyncedName), mark);
-    TRYV(index_->write(recovery.batch, Index::Sync::kYes));
+    TRYV(index_->write(recovery.batch));
+    TRYV(index_->sync());
     synced_generation_ = recovery.generation;
   }
   gate_ = std::make_unique<GenerationGate>(recovery.generation + 1);

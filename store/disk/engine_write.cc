@@ -94,6 +94,11 @@ Result<> Engine::check_writable() const {
                                      to_string(superblock_.target), dir_));
 }
 
+Result<> Engine::check_storable() {
+  if (ballast_->held() || ballast_->take()) return {};
+  return fail(Code::kNoSpace, fmt::format("the file system of {} is full: only removals are taken", dir_));
+}
+
 Engine::Change Engine::change_of(const Chunk& chunk, const WriteOptions& options) {
   Change change;
   if (chunk.exists) change.next = chunk.now;
@@ -106,8 +111,9 @@ Engine::Change Engine::change_of(const Chunk& chunk, const WriteOptions& options
 }
 
 template <class Prepare>
-Result<ChunkInfo> Engine::change_chunk(ChunkId id, const WriteOptions& options, Prepare prepare) {
+Result<ChunkInfo> Engine::change_chunk(ChunkId id, const WriteOptions& options, Kind kind, Prepare prepare) {
   TRYV(check_writable());
+  if (kind == Kind::kStores) TRYV(check_storable());
   ChunkKey key(options.pool, id);
   Stripe& stripe = stripe_of(key);
   auto attempt = [&]() -> Result<ChunkInfo> {
@@ -137,7 +143,7 @@ Result<ChunkInfo> Engine::write(ChunkId id, std::uint32_t offset, Bytes data,
   TRYV(check_range(id, std::uint64_t{offset} + data.size()));
   TRYV(check_given(data, checksums, id));
   std::uint32_t end = offset + static_cast<std::uint32_t>(data.size());
-  return change_chunk(id, options, [&](Chunk& chunk, Change& change) -> Result<bool> {
+  return change_chunk(id, options, Kind::kStores, [&](Chunk& chunk, Change& change) -> Result<bool> {
     TRY(bool done, already_done(chunk, options));
     if (done) return false;
     TRYV(check_not_object(chunk));
@@ -153,7 +159,7 @@ Result<ChunkInfo> Engine::write(ChunkId id, std::uint32_t offset, Bytes data,
 
 Result<ChunkInfo> Engine::truncate(ChunkId id, std::uint32_t length, const WriteOptions& options) {
   TRYV(check_range(id, length));
-  return change_chunk(id, options, [&](Chunk& chunk, Change& change) -> Result<bool> {
+  return change_chunk(id, options, Kind::kStores, [&](Chunk& chunk, Change& change) -> Result<bool> {
     TRY(bool done, already_done(chunk, options));
     if (done) return false;
     TRYV(check_not_object(chunk));
@@ -167,7 +173,7 @@ Result<ChunkInfo> Engine::truncate(ChunkId id, std::uint32_t length, const Write
 
 Result<ChunkInfo> Engine::punch(ChunkId id, std::uint32_t offset, std::uint32_t length,
                                 const WriteOptions& options) {
-  return change_chunk(id, options, [&](Chunk& chunk, Change& change) -> Result<bool> {
+  return change_chunk(id, options, Kind::kStores, [&](Chunk& chunk, Change& change) -> Result<bool> {
     TRY(bool done, already_done(chunk, options));
     if (done) return false;
     TRYV(check_not_object(chunk));
@@ -179,7 +185,7 @@ Result<ChunkInfo> Engine::punch(ChunkId id, std::uint32_t offset, std::uint32_t 
 }
 
 Result<ChunkInfo> Engine::make_absent(ChunkId id, const WriteOptions& options) {
-  return change_chunk(id, options, [&](Chunk& chunk, Change& change) -> Result<bool> {
+  return change_chunk(id, options, Kind::kRemoves, [&](Chunk& chunk, Change& change) -> Result<bool> {
     TRY(bool done, already_done(chunk, options));
     if (done) return false;
     empty_out(change);
@@ -190,7 +196,7 @@ Result<ChunkInfo> Engine::make_absent(ChunkId id, const WriteOptions& options) {
 }
 
 Result<ChunkInfo> Engine::reversion(ChunkId id, const WriteOptions& options) {
-  return change_chunk(id, options, [&](Chunk& chunk, Change& change) -> Result<bool> {
+  return change_chunk(id, options, Kind::kStores, [&](Chunk& chunk, Change& change) -> Result<bool> {
     if (!chunk.exists) return fail(Code::kNotFound, fmt::format("no chunk {}", to_string(id)));
     TRY(bool done, already_done(chunk, options));
     if (done) return false;
@@ -207,7 +213,7 @@ Result<ChunkInfo> Engine::put(ChunkId id, Bytes data, std::span<const BlockCheck
                                         ? block_checksums(data)
                                         : std::vector<BlockChecksum>(checksums.begin(), checksums.end());
   Digest digest = chunk_digest(static_cast<std::uint32_t>(data.size()), sums);
-  return change_chunk(id, options, [&](Chunk& chunk, Change& change) -> Result<bool> {
+  return change_chunk(id, options, Kind::kStores, [&](Chunk& chunk, Change& change) -> Result<bool> {
     if (mode == PutMode::kObjectOnce && chunk.present()) {
       if (chunk.now.object && chunk.now.digest == digest) return false;
       return fail(Code::kExists, fmt::format("chunk {} is there with digest {}, not {}", to_string(id),

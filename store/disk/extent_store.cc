@@ -40,7 +40,8 @@ Result<std::unique_ptr<ExtentStore>> ExtentStore::open(Disk& disk, const std::st
     return fail(Code::kCorrupt, fmt::format("{} holds '{}' where extent file {} was expected", dir,
                                             names[std::min<std::size_t>(count, names.size() - 1)], count));
   for (std::uint32_t i = 0; i < count; ++i) TRYV(store->open_file(i));
-  // The process that made the last file may have died before it synced size and name: a power cut could still take them.
+  // The process that made the last file may have died before it synced size and name: a power cut could still
+  // take them.
   if (count > 0) TRYV(store->files_.back()->file->sync());
   TRYV(disk.sync_dir(dir));
   return store;

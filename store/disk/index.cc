@@ -2,7 +2,6 @@
 
 #include <rocksdb/cache.h>
 #include <rocksdb/filter_policy.h>
-#include <rocksdb/listener.h>
 #include <rocksdb/table.h>
 #include <rocksdb/utilities/table_properties_collectors.h>
 
@@ -11,21 +10,11 @@
 namespace cairn::disk {
 namespace {
 
-// A full disk is retried by Index::write() itself at the next write: RocksDB's own recovery would poll every
-// few seconds and refuse deletes meanwhile.
-class NoAutomaticRecovery final : public rocksdb::EventListener {
- public:
-  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status, bool* automatic) override {
-    *automatic = false;
-  }
-};
-
 rocksdb::Options make_options(rocksdb::Env* env, std::uint64_t cache_bytes) {
   rocksdb::Options options;
   options.env = env;
   options.info_log = make_rocks_logger();
   options.create_if_missing = true;
-  options.listeners.push_back(std::make_shared<NoAutomaticRecovery>());
   // After a power cut the log ends at the first torn record: exactly a prefix of the batches.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
   options.paranoid_checks = true;
@@ -75,9 +64,10 @@ rocksdb::Options make_options(rocksdb::Env* env, std::uint64_t cache_bytes) {
 
 }  // namespace
 
-Result<std::unique_ptr<Index>> Index::open(Disk& disk, const std::string& dir, std::uint64_t cache_bytes) {
+Result<std::unique_ptr<Index>> Index::open(Disk& disk, Ballast& ballast, const std::string& dir,
+                                           std::uint64_t cache_bytes) {
   std::unique_ptr<Index> index(new Index());
-  index->env_ = make_rocks_env(disk);
+  index->env_ = make_rocks_env(disk, ballast);
   rocksdb::DB* db = nullptr;
   rocksdb::Status status = rocksdb::DB::Open(make_options(index->env_.get(), cache_bytes), dir, &db);
   if (!status.ok()) return fail(from_rocks(status, "open " + dir));
@@ -96,19 +86,16 @@ Result<bool> Index::get(std::string_view key, rocksdb::PinnableSlice& value) {
   return fail(from_rocks(status, "get"));
 }
 
-Result<> Index::write(rocksdb::WriteBatch& batch, Sync sync) {
-  if (out_of_space_.load(std::memory_order_relaxed)) {
-    // RocksDB refuses writes after a full disk until it is told that there is space again.
-    rocksdb::Status resumed = db_->Resume();
-    if (!resumed.ok() && !resumed.IsBusy()) return fail(Code::kNoSpace, "index: " + resumed.ToString());
-    out_of_space_.store(false);
-  }
-  rocksdb::WriteOptions options;
-  options.sync = sync == Sync::kYes;
-  rocksdb::Status status = db_->Write(options, &batch);
+Result<> Index::write(rocksdb::WriteBatch& batch) {
+  rocksdb::Status status = db_->Write(rocksdb::WriteOptions(), &batch);
   if (status.ok()) return {};
-  if (status.IsNoSpace()) out_of_space_.store(true);
   return fail(from_rocks(status, "write"));
+}
+
+Result<> Index::sync() {
+  rocksdb::Status status = db_->SyncWAL();
+  if (!status.ok()) return fail(from_rocks(status, "sync"));
+  return {};
 }
 
 std::unique_ptr<rocksdb::Iterator> Index::iterate(const rocksdb::Slice* end, bool fill_cache) {

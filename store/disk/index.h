@@ -6,12 +6,12 @@
 #include <rocksdb/db.h>
 #include <rocksdb/write_batch.h>
 
-#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 
+#include "store/disk/ballast.h"
 #include "store/disk/disk.h"
 
 namespace cairn::disk {
@@ -25,14 +25,17 @@ inline std::string_view view(const rocksdb::Slice& slice) {
 
 class Index {
  public:
-  static Result<std::unique_ptr<Index>> open(Disk& disk, const std::string& dir, std::uint64_t cache_bytes);
+  static Result<std::unique_ptr<Index>> open(Disk& disk, Ballast& ballast, const std::string& dir,
+                                             std::uint64_t cache_bytes);
   ~Index();
 
   // False if there is no such key. kCorrupt: RocksDB found damage; kIo.
   Result<bool> get(std::string_view key, rocksdb::PinnableSlice& value);
-  enum class Sync { kNo, kYes };
-  // All or nothing. kYes: this batch and all before it survive a power cut. kNoSpace: nothing happened.
-  Result<> write(rocksdb::WriteBatch& batch, Sync sync);
+  // All or nothing; in the kernel's hands on return. A failure is final: RocksDB takes no more writes.
+  Result<> write(rocksdb::WriteBatch& batch);
+  // All batches whose write() returned before survive a power cut. Writers go on meanwhile. A failure is
+  // final.
+  Result<> sync();
   // A consistent view of [begin, end). `end` must outlive the iterator.
   std::unique_ptr<rocksdb::Iterator> iterate(const rocksdb::Slice* end, bool fill_cache);
   static Result<> check(const rocksdb::Iterator& iterator);
@@ -46,7 +49,6 @@ class Index {
   Index() = default;
   std::unique_ptr<rocksdb::Env> env_;
   std::unique_ptr<rocksdb::DB> db_;
-  std::atomic<bool> out_of_space_{false};
 };
 
 }  // namespace cairn::disk

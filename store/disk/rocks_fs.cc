@@ -68,10 +68,13 @@ class RandomFile final : public rocksdb::FSRandomAccessFile {
 
 class WritableFile final : public rocksdb::FSWritableFile {
  public:
-  WritableFile(std::unique_ptr<File> file, std::uint64_t size) : file_(std::move(file)), size_(size) {}
+  WritableFile(std::unique_ptr<File> file, std::uint64_t size, Ballast& ballast)
+      : file_(std::move(file)), size_(size), ballast_(ballast) {}
   using FSWritableFile::Append;
   IOStatus Append(const Slice& data, const IOOptions&, IODebugContext*) override {
     auto done = file_->pwrite(size_, bytes_of(data));
+    if (!done && done.error().code() == Code::kNoSpace && ballast_.give())
+      done = file_->pwrite(size_, bytes_of(data));
     if (done) size_ += data.size();
     return status_of(done);
   }
@@ -92,6 +95,7 @@ class WritableFile final : public rocksdb::FSWritableFile {
  private:
   std::unique_ptr<File> file_;
   std::atomic<std::uint64_t> size_;
+  Ballast& ballast_;
 };
 
 class Directory final : public rocksdb::FSDirectory {
@@ -107,7 +111,7 @@ class Directory final : public rocksdb::FSDirectory {
 
 class DiskFileSystem final : public rocksdb::FileSystem {
  public:
-  explicit DiskFileSystem(Disk& disk) : disk_(disk) {}
+  DiskFileSystem(Disk& disk, Ballast& ballast) : disk_(disk), ballast_(ballast) {}
   const char* Name() const override { return "CairnDisk"; }
 
   IOStatus NewSequentialFile(const std::string& name, const FileOptions&,
@@ -123,7 +127,7 @@ class DiskFileSystem final : public rocksdb::FileSystem {
                            std::unique_ptr<rocksdb::FSWritableFile>* result, IODebugContext*) override {
     auto file = disk_.open(name, Disk::Open::kEmpty);
     if (!file) return to_io_status(file.error());
-    result->reset(new WritableFile(std::move(*file), 0));
+    result->reset(new WritableFile(std::move(*file), 0, ballast_));
     return IOStatus::OK();
   }
   IOStatus ReopenWritableFile(const std::string& name, const FileOptions&,
@@ -132,7 +136,7 @@ class DiskFileSystem final : public rocksdb::FileSystem {
     if (!file) return to_io_status(file.error());
     auto size = (*file)->size();
     if (!size) return to_io_status(size.error());
-    result->reset(new WritableFile(std::move(*file), *size));
+    result->reset(new WritableFile(std::move(*file), *size, ballast_));
     return IOStatus::OK();
   }
   IOStatus ReuseWritableFile(const std::string& name, const std::string& old_name, const FileOptions& options,
@@ -224,6 +228,7 @@ class DiskFileSystem final : public rocksdb::FileSystem {
   }
 
   Disk& disk_;
+  Ballast& ballast_;
 };
 
 class DiskClock final : public rocksdb::SystemClockWrapper {
@@ -239,8 +244,8 @@ class DiskClock final : public rocksdb::SystemClockWrapper {
 
 class DiskEnv final : public rocksdb::EnvWrapper {
  public:
-  explicit DiskEnv(Disk& disk)
-      : EnvWrapper(rocksdb::NewCompositeEnv(std::make_shared<DiskFileSystem>(disk))) {
+  DiskEnv(Disk& disk, Ballast& ballast)
+      : EnvWrapper(rocksdb::NewCompositeEnv(std::make_shared<DiskFileSystem>(disk, ballast))) {
     system_clock_ = std::make_shared<DiskClock>(system_clock_, disk);
   }
 };
@@ -283,8 +288,8 @@ Error from_rocks(const rocksdb::Status& status, std::string_view what) {
   return Error(code, fmt::format("index: {}: {}", what, status.ToString()));
 }
 
-std::unique_ptr<rocksdb::Env> make_rocks_env(Disk& disk) {
-  return std::make_unique<DiskEnv>(disk);
+std::unique_ptr<rocksdb::Env> make_rocks_env(Disk& disk, Ballast& ballast) {
+  return std::make_unique<DiskEnv>(disk, ballast);
 }
 
 std::shared_ptr<rocksdb::Logger> make_rocks_logger() {

@@ -8,12 +8,14 @@
 
 #include <memory>
 
+#include "store/disk/ballast.h"
 #include "store/disk/disk.h"
 
 namespace cairn::disk {
 
-// An Env with the default threads and clock, and `disk` for files. `disk` must outlive it.
-std::unique_ptr<rocksdb::Env> make_rocks_env(Disk& disk);
+// An Env with the default threads and clock, and `disk` for files. A write that meets a full disk gives the
+// ballast away and is tried again. `disk` and `ballast` must outlive it.
+std::unique_ptr<rocksdb::Env> make_rocks_env(Disk& disk, Ballast& ballast);
 
 // RocksDB's warnings and errors go to our log; its chatter goes nowhere (no LOG files).
 std::shared_ptr<rocksdb::Logger> make_rocks_logger();
