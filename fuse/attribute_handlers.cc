@@ -16,7 +16,7 @@ void handle_getattr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) {
     if (entry) {
       reply_attr(req, *entry);
     } else {
-      reply_error(req, {"getattr", inode}, entry.error());
+      reply_error(req, {"getattr", inode, RangeMeans::kValue, Missing::kInode}, entry.error());
     }
   };
   if (auto known = files.try_getattr(inode)) return finish(req, std::move(*known));
@@ -33,7 +33,7 @@ void handle_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* attr, int to_se
                  if (entry) {
                    reply_attr(req, *entry);
                  } else {
-                   reply_error(req, {"setattr", inode, RangeMeans::kOffset}, entry.error());
+                   reply_error(req, {"setattr", inode, RangeMeans::kOffset, Missing::kInode}, entry.error());
                  }
                });
 }

@@ -52,7 +52,8 @@ void handle_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* asked) {
       if (opened) files.release_now(std::move(opened->handle));
       return;
     }
-    if (!opened) return reply_error(req, {"open", inode}, opened.error());
+    if (!opened)
+      return reply_error(req, {"open", inode, RangeMeans::kValue, Missing::kInode}, opened.error());
     Frontend& front = frontend(req);
     fill_opened(info, *opened, front);
     if (fuse_reply_open(req, &info) != 0) close_file(front, info);

@@ -25,7 +25,8 @@ bool log_allowed() {
 }  // namespace
 
 void reply_error(fuse_req_t req, const Where& where, const Error& error) {
-  const int number = to_errno(error.code(), where.range);
+  const bool stale = error.code() == Code::kNotFound && where.missing == Missing::kInode;
+  const int number = stale ? ESTALE : to_errno(error.code(), where.range);
   if (!is_ordinary(error.code()) && log_allowed()) {
     log_warn("request_failed", "op={} inode={} errno={} error={}", where.op, to_string(where.inode), number,
              log_quote(error.to_string()));

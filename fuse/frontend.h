@@ -36,11 +36,16 @@ inline Owner owner_of(fuse_req_t req) {
   return {caller->uid, caller->gid};
 }
 
+// What kNotFound means: the name asked for does not exist (ENOENT), or the inode that the kernel found by an
+// earlier lookup is gone (ESTALE: the kernel walks the path again, and finds what replaced it or nothing).
+enum class Missing { kName, kInode };
+
 // Where an error happened, for the log and for errno.
 struct Where {
   std::string_view op;  // a literal
   InodeId inode;
   RangeMeans range = RangeMeans::kValue;
+  Missing missing = Missing::kName;
 };
 // Replies errno; logs what is not ordinary (at most ten lines a second).
 void reply_error(fuse_req_t req, const Where& where, const Error& error);

@@ -59,7 +59,7 @@ class MoosePeer:
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
         self.mnt = self.folder / "mnt"
-        self.mnt.mkdir(parents=True)
+        self.mnt.mkdir()
 
     def inside(self, *args):
         return sh("nsenter", f"--net=/run/netns/{self.NETNS}", *args)
@@ -143,7 +143,7 @@ class LocalPeer:
         self.mnt = self.folder / "mnt"
 
     def start(self):
-        self.mnt.mkdir(parents=True)
+        self.mnt.mkdir()
 
     def remount(self):
         pass
@@ -241,10 +241,9 @@ def main():
     try:
         make_tree(work)
         for name in args.peers.split(","):
+            (work / name).mkdir()
             peer = PEERS[name](work / name)
             peers.append(peer)
-            if name == "cairn":
-                (work / name).mkdir(exist_ok=True)
             peer.start()
         for round_number in range(args.rounds):
             for key in args.only.split(","):

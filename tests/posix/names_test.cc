@@ -305,7 +305,11 @@ TEST_F(Names, RenameIsAtomicForReaders) {
       const ssize_t n = ::read(fd.get(), bytes.data(), bytes.size());
       if (n < 0) problems.insert(std::string("read: ") + std::strerror(errno));
       if (n >= 0 && n != 5000) problems.insert("short: " + std::to_string(n));
-      if (n == 5000 && bytes != one && bytes != two) problems.insert("mixed bytes");
+      if (n == 5000 && bytes != one && bytes != two) {
+        const std::size_t change = bytes.find_first_not_of(bytes[0]);
+        problems.insert("mixed bytes: begins with '" + std::to_string(bytes[0]) + "', at " + std::to_string(change) +
+                        " follows '" + std::to_string(change < bytes.size() ? bytes[change] : bytes[0]) + "'");
+      }
     }
   });
   for (int i = 0; i < 200; ++i) {
