@@ -113,9 +113,15 @@ auto finish_xattr(std::string_view op, InodeId inode) {
   };
 }
 
+// As on local file systems: a name outside these belongs to nobody.
+bool has_namespace(std::string_view name) {
+  return name.starts_with("user.") || name.starts_with("trusted.") || name.starts_with("security.") ||
+         name.starts_with("system.");
+}
+
 void handle_setxattr(fuse_req_t req, fuse_ino_t ino, const char* name, const char* value, std::size_t size,
                      int flags) {
-  if (is_acl(name)) {
+  if (is_acl(name) || !has_namespace(name)) {
     fuse_reply_err(req, EOPNOTSUPP);
     return;
   }
