@@ -175,6 +175,26 @@ TEST(Files, TruncateThenGrowShowsZeros) {
   EXPECT_EQ(files.read(again->handle, 0, 100), std::string(10, '\0') + "x");
 }
 
+// Found by two mounts: without a handle, the report before the new size gave the lease back that the new size
+// needs.
+TEST(Files, TruncateWithoutAHandle) {
+  FakeCluster cluster;
+  auto a = cluster.connect(), b = cluster.connect();
+  Files one(*a), two(*b);
+  auto opened = one.create("f");
+  ASSERT_TRUE(opened);
+  const InodeId inode = opened->entry.attr.inode;
+  ASSERT_TRUE(one.write(opened->handle, 0, std::string(9000, 'x')));
+  one.fs.release_now(opened->handle);
+  ASSERT_TRUE(two.lookup("f"));
+  cluster.reset_counts();
+  auto cut = two.truncate(inode, 3000);
+  ASSERT_TRUE(cut) << cut.error().to_string();
+  EXPECT_EQ(cluster.requests(rpc::method::SetAttr::kNumber), 1u);
+  ASSERT_TRUE(two.truncate(inode, 20'000));
+  EXPECT_EQ(one.getattr(inode)->attr.size, 20'000u);
+}
+
 TEST(Files, AppendHandlesWriteAtTheEnd) {
   FakeCluster cluster;
   auto a = cluster.connect(), b = cluster.connect();
@@ -401,6 +421,26 @@ class Sink : public InvalidationSink {
   std::vector<InodeId> inodes;
   std::vector<std::string> names;
 };
+
+// Found by two mounts: a name answered as absent out of a complete directory stayed absent in the kernel.
+TEST(Files, TheKernelIsToldOfNamesAnsweredWithoutAsking) {
+  FakeCluster cluster;
+  auto a = cluster.connect(), b = cluster.connect();
+  Files one(*a), two(*b);
+  Sink sink;
+  one.fs.set_invalidation_sink(&sink);
+  auto dir = one.mkdir("d");
+  ASSERT_TRUE(dir);
+  NegativeEntry negative;
+  auto absent = one.fs.try_lookup(dir->attr.inode, "x", &negative);
+  ASSERT_TRUE(absent && !*absent);
+  EXPECT_GT(negative.valid.count(), 0);
+  ASSERT_TRUE(two.create("x", dir->attr.inode));
+  EXPECT_TRUE(one.lookup("x", dir->attr.inode));
+  std::lock_guard lock(sink.mutex);
+  EXPECT_NE(std::find(sink.names.begin(), sink.names.end(), "x"), sink.names.end());
+  one.fs.set_invalidation_sink(nullptr);
+}
 
 TEST(Files, TheKernelIsToldBeforeARecallIsAnswered) {
   FakeCluster cluster;

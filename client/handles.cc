@@ -59,16 +59,14 @@ FileSystem::Task<Opened> FileSystemImpl::open(InodeId id, int flags) {
     if (removed(*inode)) co_return removed_error(id);
     serial = inode->lease_serial;
     held_before = inodes_.usable(*inode) && !inode->recalling && (flags & O_TRUNC) == 0;
-    // Counted from here on, so that no report closes the file behind our back.
-    ++file_of(context_, *inode).handles;
   }
+  InUse in_use(context_, write_back_, inode);
   Result<> ready;
   if (flags & O_TRUNC) {
     ready = co_await leases_.open_truncated(inode, deadline);
   }
   if (ready) ready = co_await leases_.ensure(inode, lease, deadline);
   std::lock_guard lock(inode->mutex);
-  --inode->file->handles;
   if (!ready) co_return fail(std::move(ready.error()));
   Opened opened;
   opened.handle = make_handle(inode, flags);
@@ -88,15 +86,14 @@ FileSystem::Task<Opened> FileSystemImpl::create(InodeId parent, std::string name
   {
     std::lock_guard lock(inode->mutex);
     ready = made.open && inode->have_layout && !truncate;
-    ++file_of(context_, *inode).handles;
   }
+  InUse in_use(context_, write_back_, inode);
   Result<> opened_there;
   const Deadline deadline = context_.deadline();
   if (truncate) opened_there = co_await leases_.open_truncated(inode, deadline);
   // The grant got lost on its way, or there was none: an ordinary open.
   if (opened_there && !ready) opened_there = co_await leases_.ensure(inode, Lease::kExclusive, deadline);
   std::lock_guard lock(inode->mutex);
-  --inode->file->handles;
   if (!opened_there) co_return fail(std::move(opened_there.error()));
   Opened opened;
   opened.handle = make_handle(inode, flags);

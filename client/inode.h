@@ -27,6 +27,9 @@ struct TextHash {
   std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
 };
 
+// A name whose inode is not known (any more), but which the kernel may have cached.
+constexpr InodeId kUnknownEntry{UINT64_MAX};
+
 // Entries of a directory, as far as known.
 struct Directory {
   std::unordered_map<std::string, InodeId, TextHash, std::equal_to<>> entries;  // none: known not to exist

@@ -48,4 +48,28 @@ class Blocked {
   InodeRef inode_;
 };
 
+// Keeps a file from being closed at the server, and its lease from being given back, while an operation
+// without a handle works on it.
+class InUse {
+ public:
+  InUse(FileContext& context, WriteBack& write_back, InodeRef inode)
+      : context_(context), write_back_(write_back), inode_(std::move(inode)) {
+    std::lock_guard lock(inode_->mutex);
+    ++file_of(context_, *inode_).handles;
+  }
+  ~InUse() {
+    std::lock_guard lock(inode_->mutex);
+    FileData& file = *inode_->file;
+    if (file.handles == 0 || --file.handles != 0) return;
+    file.idle_since = context_.runtime.clock().now();
+    write_back_.released(inode_);
+  }
+  InUse(const InUse&) = delete;
+
+ private:
+  FileContext& context_;
+  WriteBack& write_back_;
+  InodeRef inode_;
+};
+
 }  // namespace cairn::client

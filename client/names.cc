@@ -39,7 +39,7 @@ class FileSystemImpl::NameChange {
     if (--it->second.count == 0) entries.changing.erase(it);
     if (!known) {
       // What stands under the name is not known here.
-      entries.entries.erase(name_);
+      entries.entries.insert_or_assign(name_, kUnknownEntry);
       entries.complete = false;
     } else if (now->valid() || !entries.complete) {
       entries.entries.insert_or_assign(name_, *now);
@@ -83,9 +83,12 @@ std::optional<Result<Entry>> FileSystemImpl::try_lookup(InodeId parent, std::str
     const bool absent = it == dir->dir->entries.end() ? dir->dir->complete : !it->second.valid();
     if (absent && !dir->dir->changing.contains(name)) {
       if (negative != nullptr) negative->valid = inodes_.valid(*dir);
+      // The kernel will remember it: by this entry it is told when the name may exist.
+      if (counting_ && it == dir->dir->entries.end()) dir->dir->entries.emplace(name, InodeId{});
       return fail(Code::kNotFound, "no such name in directory " + to_string(parent));
     }
-    if (it == dir->dir->entries.end() || !it->second.valid()) return std::nullopt;
+    if (it == dir->dir->entries.end() || !it->second.valid() || it->second == kUnknownEntry)
+      return std::nullopt;
     child = it->second;
   }
   InodeRef inode = inodes_.find(child);

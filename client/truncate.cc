@@ -59,10 +59,7 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
                                        Reporter& reporter, InodeRef inode, SetAttr change,
                                        Deadline deadline) {
   const std::uint64_t size = change.attr.size;
-  {
-    std::lock_guard lock(inode->mutex);
-    file_of(context, *inode);
-  }
+  InUse in_use(context, write_back, inode);
   auto turn = co_await inode->file->changing.take(1, deadline);
   if (!turn) co_return fail(turn.error().with("waiting for another change of the file"));
   for (;;) {
