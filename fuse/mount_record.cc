@@ -76,7 +76,12 @@ Result<MountRecord> MountRecord::create(const std::string& mountpoint) {
     return fail(Code::kLocked, "process " + text.substr(0, text.find('\n')) + " serves '" + mountpoint +
                                    "' already, or still writes back: wait, or 'cairn umount' it");
   }
-  MountRecord record(fd, std::to_string(::getpid()) + "\n" + mountpoint + "\n");
+  struct stat st {};
+  if (::fstat(fd, &st) == 0 && st.st_nlink == 0) {  // its owner removed it between open and lock
+    ::close(fd);
+    return create(mountpoint);
+  }
+  MountRecord record(fd, path, std::to_string(::getpid()) + "\n" + mountpoint + "\n");
   if (::ftruncate(fd, 0) != 0 || ::pwrite(fd, record.head_.data(), record.head_.size(), 0) < 0) {
     return fail(Code::kIo, "cannot write " + path + ": " + std::strerror(errno));
   }
@@ -84,7 +89,7 @@ Result<MountRecord> MountRecord::create(const std::string& mountpoint) {
 }
 
 MountRecord::MountRecord(MountRecord&& other) noexcept
-    : fd_(std::exchange(other.fd_, -1)), head_(std::move(other.head_)) {}
+    : fd_(std::exchange(other.fd_, -1)), path_(std::move(other.path_)), head_(std::move(other.head_)) {}
 
 MountRecord::~MountRecord() {
   if (fd_ >= 0) ::close(fd_);
@@ -94,6 +99,9 @@ void MountRecord::finish(const Result<>& result) {
   const std::string text = head_ + (result ? "ok" : result.error().message()) + "\n";
   // Nothing to do about a failure: who waits then sees that no last word was left.
   [[maybe_unused]] const ssize_t written = ::pwrite(fd_, text.data(), text.size(), 0);
+  // While locked, so that the name is still ours. Who waits has it open; who comes later finds nothing: all
+  // is well.
+  if (result) ::unlink(path_.c_str());
 }
 
 std::optional<int> MountRecord::pid(const std::string& mountpoint) {

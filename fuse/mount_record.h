@@ -4,6 +4,7 @@
 //
 // Files: /run/cairn (root), $XDG_RUNTIME_DIR/cairn or /tmp/cairn-UID, one per mount point, named by its hash:
 //   pid, newline, mount point, newline, and at the end "ok" or an error's text.
+// One that ended well is removed; an error stays until the next mount there.
 // The lock is the kernel's: it ends with the process, however it dies.
 #pragma once
 
@@ -31,8 +32,10 @@ class MountRecord {
   static std::optional<int> pid(const std::string& mountpoint);
 
  private:
-  MountRecord(int fd, std::string head) : fd_(fd), head_(std::move(head)) {}
+  MountRecord(int fd, std::string path, std::string head)
+      : fd_(fd), path_(std::move(path)), head_(std::move(head)) {}
   int fd_;
+  std::string path_;
   std::string head_;
 };
 
