@@ -34,7 +34,7 @@ inline std::uint64_t part(std::string_view key, std::size_t index) {
 }
 
 inline std::string system(std::string_view name) {
-  return prefix(KeyPrefix::kSystem) + std::string(name);
+  return prefix(KeyPrefix::kSystem).append(name);
 }
 inline std::string inode(InodeId id) {
   return one(KeyPrefix::kInode, id.value());

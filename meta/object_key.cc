@@ -83,9 +83,10 @@ Result<ObjectKey> decode_object_key(std::string_view key) {
 }
 
 std::string to_string(const ObjectKey& key) {
-  std::string out = log_quote(key.id);
-  if (!key.name_space.empty()) out = log_quote(key.name_space) + "/" + out;
-  if (key.version != 0) out += "@" + std::to_string(key.version);
+  std::string out;
+  if (!key.name_space.empty()) out.append(log_quote(key.name_space)).append("/");
+  out.append(log_quote(key.id));
+  if (key.version != 0) out.append("@").append(std::to_string(key.version));
   return out;
 }
 

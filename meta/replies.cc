@@ -21,7 +21,7 @@ Result<std::optional<std::string>> ReplyTable::begin(Txn& txn, const MutationId&
   }
   if (session.stored.contains(id.sequence)) {
     TRY(auto row, txn.get(keys::reply(id.session, id.sequence)));
-    if (!row || row->empty() || row->front() != kVersion) {
+    if (!row || !row->starts_with(kVersion)) {
       return fail(Code::kCorrupt, "stored reply of session " + to_string(id.session) + " does not decode");
     }
     return row->substr(1);
