@@ -104,7 +104,8 @@ class Bench {
     CHECK(engine.has_value(), engine ? "" : engine.error().to_string());
     std::vector<OpenedTarget> targets;
     targets.push_back({path(i), std::move(*engine)});
-    auto server = Chunkserver::start(runtime_, transport_, rng_, config, std::move(targets));
+    auto server =
+        Chunkserver::start(runtime_, transport_, rng_, config, std::move(targets), [](const Error&) {});
     CHECK(server.has_value(), server ? "" : server.error().to_string());
     return std::move(*server);
   }

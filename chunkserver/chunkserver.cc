@@ -51,10 +51,11 @@ Result<JournalPosition> decode_position(std::string_view bytes) {
 }  // namespace
 
 Chunkserver::Chunkserver(rpc::Runtime& runtime, rpc::Transport& transport, Rng& rng,
-                         const ChunkserverConfig& config, std::vector<OpenedTarget> targets)
+                         const ChunkserverConfig& config, std::vector<OpenedTarget> targets, GiveUp give_up)
     : runtime_(runtime),
       transport_(transport),
       config_(config),
+      give_up_(std::move(give_up)),
       cluster_(targets.front().engine->superblock().cluster),
       server_id_(targets.front().engine->superblock().server),
       boot_(rng.next()),
@@ -92,7 +93,7 @@ std::vector<Chunkserver::Disk> Chunkserver::make_disks(std::vector<OpenedTarget>
 
 Result<std::unique_ptr<Chunkserver>> Chunkserver::start(rpc::Runtime& runtime, rpc::Transport& transport,
                                                         Rng& rng, const ChunkserverConfig& config,
-                                                        std::vector<OpenedTarget> targets) {
+                                                        std::vector<OpenedTarget> targets, GiveUp give_up) {
   const disk::Superblock first = targets.front().engine->superblock();
   std::vector<disk::ChunkEngine*> engines;
   for (const OpenedTarget& target : targets) {
@@ -107,7 +108,8 @@ Result<std::unique_ptr<Chunkserver>> Chunkserver::start(rpc::Runtime& runtime, r
               to_string(first.server), to_string(first.cluster)));
     engines.push_back(target.engine.get());
   }
-  std::unique_ptr<Chunkserver> server(new Chunkserver(runtime, transport, rng, config, std::move(targets)));
+  std::unique_ptr<Chunkserver> server(
+      new Chunkserver(runtime, transport, rng, config, std::move(targets), std::move(give_up)));
   auto restored = server->restore(engines);
   if (restored) restored = server->listen();
   if (!restored) {
@@ -289,6 +291,19 @@ rpc::Task<Result<>> Chunkserver::obey(Orders orders) {
     link_.heartbeat_now();  // that it is in force here is what removed members' successors wait for
   }
   co_return Result<>();
+}
+
+void Chunkserver::refused_for_good(const Error& why) {
+  std::string disks;
+  for (const Disk& disk : disks_) disks += (disks.empty() ? "" : ", ") + disk.target->path();
+  const std::string_view advice =
+      why.code() == Code::kWrongCluster
+          ? "set 'meta' in the config file to the metadata server of that cluster, or set data_dirs to empty "
+            "folders to join this one with no data"
+          : "set data_dirs to empty folders to join it anew with no data";
+  give_up_(
+      Error(why.code(), fmt::format("{} (its disks {} belong to server {} of cluster {}): {}", why.message(),
+                                    disks, to_string(server_id_), to_string(cluster_), advice)));
 }
 
 rpc::Task<> Chunkserver::apply_routing(RoutingChange change) {

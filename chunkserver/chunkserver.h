@@ -5,6 +5,7 @@
 // thread-safe.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,10 +25,14 @@ struct OpenedTarget {
 
 class Chunkserver final : private MetaLinkHost {
  public:
+  // Told at most once, on an io thread, that this process can never serve (see never_heals): the owner should
+  // stop it and say why. The error says what to do. Must not block.
+  using GiveUp = std::function<void(const Error&)>;
+
   // `targets`: opened, not empty, all of one cluster and server (kConfig names the odd one).
   static Result<std::unique_ptr<Chunkserver>> start(rpc::Runtime& runtime, rpc::Transport& transport,
                                                     Rng& rng, const ChunkserverConfig& config,
-                                                    std::vector<OpenedTarget> targets);
+                                                    std::vector<OpenedTarget> targets, GiveUp give_up);
   ~Chunkserver() override;
 
   // Refuses clients and lets what is under way end (ChunkserverConfig::drain), stops serving, says so to the
@@ -49,7 +54,7 @@ class Chunkserver final : private MetaLinkHost {
   };
 
   Chunkserver(rpc::Runtime& runtime, rpc::Transport& transport, Rng& rng, const ChunkserverConfig& config,
-              std::vector<OpenedTarget> targets);
+              std::vector<OpenedTarget> targets, GiveUp give_up);
   static std::vector<Disk> make_disks(std::vector<OpenedTarget> targets, const ChunkserverConfig& config);
   Result<> restore(const std::vector<disk::ChunkEngine*>& engines);
   Result<> listen();
@@ -58,6 +63,7 @@ class Chunkserver final : private MetaLinkHost {
   rpc::OutMessage register_request() override;
   rpc::OutMessage heartbeat_request() override;
   rpc::Task<Result<>> obey(Orders orders) override;
+  void refused_for_good(const Error& why) override;
   rpc::Task<> apply_routing(RoutingChange change);
   rpc::Task<> apply_to_disk(Disk* disk, std::vector<GroupConfig> configs);
   void fill_targets(capnp::List<schema::TargetReport>::Builder to) const;
@@ -71,6 +77,7 @@ class Chunkserver final : private MetaLinkHost {
   rpc::Runtime& runtime_;
   rpc::Transport& transport_;
   const ChunkserverConfig config_;
+  const GiveUp give_up_;
   const ClusterId cluster_;
   const ServerId server_id_;
   const std::uint64_t boot_;

@@ -403,6 +403,23 @@ TEST(Cluster, TheMetadataServerMayRestart) {
   EXPECT_EQ(cluster.meta().group(0).epoch, epoch);  // nobody restarted: nothing to catch up
 }
 
+// Such a server tried again every five seconds for ever, and nobody noticed that it served nothing.
+TEST(Cluster, GivesUpWhenItsMetadataServerIsOfAnotherCluster) {
+  TestCluster cluster({.servers = 1, .replicas = 1});
+  ASSERT_TRUE(cluster.wait_whole());
+  cluster.meta().stop();
+  FakeMeta stranger(cluster.runtime(), ClusterId(8), 4, 1);
+  ASSERT_TRUE(stranger.listen(cluster.transport(), "meta"));
+  ASSERT_TRUE(eventually([&] { return cluster.gave_up(0).has_value(); }));
+  const Error why = *cluster.gave_up(0);
+  EXPECT_EQ(why.code(), Code::kWrongCluster);
+  for (const std::string& named : {std::string("/disk0"), to_string(ClusterId(7)), to_string(ClusterId(8))})
+    EXPECT_NE(why.message().find(named), std::string::npos) << why.message();
+  EXPECT_EQ(stranger.registrations(), 0u);
+  cluster.server(0).stop();
+  stranger.stop();
+}
+
 TEST(Cluster, AfterAllRestartedTheHighestVersionWins) {
   TestCluster cluster({.servers = 2, .replicas = 2, .slots = 1});
   ASSERT_TRUE(cluster.wait_whole());

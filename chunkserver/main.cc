@@ -29,6 +29,11 @@ class Signals {
     thread_.join();
   }
   const std::atomic<bool>& stop() const { return stop_; }
+  void ask_to_stop() {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+    stopped_.notify_all();
+  }
   void wait_for_stop() {
     std::unique_lock lock(mutex_);
     stopped_.wait(lock, [&] { return stop_.load(); });
@@ -44,9 +49,7 @@ class Signals {
           log_error("log_not_reopened", "error={}", log_quote(reopened.error().message()));
         continue;
       }
-      std::lock_guard lock(mutex_);
-      stop_ = true;
-      stopped_.notify_all();
+      ask_to_stop();
     }
   }
 
@@ -71,11 +74,16 @@ Result<> serve(const ChunkserverConfig& config) {
   auto targets = open_targets(runtime, transport, disk, config, signals.stop());
   if (!targets && targets.error().code() == Code::kCancelled) return {};
   if (!targets) return fail(std::move(targets.error()));
-  TRY(auto server, Chunkserver::start(runtime, transport, rng, config, std::move(*targets)));
+  Result<> outcome;  // written before the stop is asked for, read after it
+  auto give_up = [&](const Error& why) {
+    outcome = fail(why);
+    signals.ask_to_stop();
+  };
+  TRY(auto server, Chunkserver::start(runtime, transport, rng, config, std::move(*targets), give_up));
   signals.wait_for_stop();
   log_info("stopping");
   server->stop();
-  return {};
+  return outcome;
 }
 
 }  // namespace

@@ -15,6 +15,10 @@ constexpr Duration kRefusedPause = std::chrono::seconds(5);
 
 }  // namespace
 
+bool never_heals(const Error& refusal) {
+  return refusal.code() == Code::kWrongCluster || refusal.code() == Code::kNotFound;
+}
+
 MetaLink::MetaLink(rpc::Runtime& runtime, rpc::Transport& transport, const rpc::Identity& identity,
                    std::vector<std::string> addresses, ServerLease& lease, MetaLinkHost& host)
     : runtime_(runtime),
@@ -69,8 +73,13 @@ rpc::Task<> MetaLink::run() {
     channel->close();
     const Error& why = ended.error();
     if (why.code() == Code::kCancelled) co_return;
-    const bool refused = why.code() == Code::kWrongCluster || why.code() == Code::kNeedsOperator ||
-                         why.code() == Code::kVersionMismatch || why.code() == Code::kPermission;
+    if (never_heals(why)) {
+      host_.refused_for_good(
+          why.with("the metadata server at " + channel->address() + " refused this server"));
+      co_return;
+    }
+    const bool refused = why.code() == Code::kNeedsOperator || why.code() == Code::kVersionMismatch ||
+                         why.code() == Code::kPermission;
     if (why.message() != last_problem) {
       last_problem = why.message();
       log_at(refused ? LogLevel::kError : LogLevel::kWarn, "meta_lost", "address={} error={}",

@@ -2,7 +2,8 @@
 // ordered.
 //
 // One heartbeat is under way at a time; heartbeat_now() sends the next at once (also after a Poke). When the
-// connection ends it reconnects with backoff, to the next address, and registers again. Lease: see
+// connection ends it reconnects with backoff, to the next address, and registers again; after a refusal that
+// never heals it ends and tells the host. Lease: see
 // ServerLease; a reply extends it only after all that it ordered is in force here, or a server that was away
 // for long would serve old groups for a moment. Thread-safe. start() once; stop() ends the task and closes
 // the connection.
@@ -26,7 +27,14 @@ class MetaLinkHost {
   virtual rpc::OutMessage heartbeat_request() = 0;
   // On return fences and routing are in force. An error: the heartbeat counts as not answered.
   virtual rpc::Task<Result<>> obey(Orders orders) = 0;
+  // Registration was refused with an error that waiting does not mend (see never_heals); the link has ended.
+  virtual void refused_for_good(const Error& why) = 0;
 };
+
+// Refusals of a registration after which trying again is only noise, because this process holds the disks of
+// another cluster (kWrongCluster) or of a server that the operator had forgotten (kNotFound). All others may
+// pass while we wait: another program version is upgraded, an operator restores the right metadata.
+bool never_heals(const Error& refusal);
 
 class MetaLink final : public rpc::Service {
  public:

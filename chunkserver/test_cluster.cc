@@ -192,9 +192,19 @@ void TestCluster::start(std::size_t i) {
   config.drain = std::chrono::milliseconds(500);
   std::vector<OpenedTarget> targets;
   targets.push_back({"/disk" + std::to_string(i), open_memory_engine(nodes_[i].disk)});
-  auto server = Chunkserver::start(*runtime_, transport_, rng_, config, std::move(targets));
+  auto server = Chunkserver::start(*runtime_, transport_, rng_, config, std::move(targets),
+                                   [this, i](const Error& why) {
+                                     std::lock_guard lock(mutex_);
+                                     gave_up_.emplace(i, why);
+                                   });
   CHECK(server.has_value(), server ? "" : server.error().to_string());
   nodes_[i].server = std::move(*server);
+}
+
+std::optional<Error> TestCluster::gave_up(std::size_t i) const {
+  std::lock_guard lock(mutex_);
+  auto at = gave_up_.find(i);
+  return at == gave_up_.end() ? std::nullopt : std::optional(at->second);
 }
 
 void TestCluster::vanish(std::size_t i) {

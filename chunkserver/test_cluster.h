@@ -4,6 +4,8 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -77,6 +79,7 @@ class TestCluster {
   bool running(std::size_t i) const { return nodes_[i].server != nullptr; }
   bool wait_whole(std::size_t replicas = 0);  // 0: as many as a group has
 
+  std::optional<Error> gave_up(std::size_t i) const;  // why it said that it can never serve
   Chunkserver& server(std::size_t i) { return *nodes_[i].server; }
   std::shared_ptr<MemoryDisk> disk(std::size_t i) { return nodes_[i].disk; }
   TargetId target(std::size_t i) const { return TargetId(100 + i); }
@@ -103,6 +106,8 @@ class TestCluster {
   std::unique_ptr<rpc::Runtime> runtime_;
   std::unique_ptr<FakeMeta> meta_;
   std::vector<Node> nodes_;
+  mutable std::mutex mutex_;
+  std::map<std::size_t, Error> gave_up_;  // guarded by mutex_
 };
 
 std::string pattern(std::size_t size, std::uint64_t seed);

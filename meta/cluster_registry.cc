@@ -81,8 +81,9 @@ Result<ServerId> join_server(ClusterState& state, Txn& txn, const JoinInput& inp
 Result<> register_server(ClusterState& state, Txn& txn, const RegisterInput& input, JournalPosition synced,
                          TimePoint arrived) {
   TRYV(check_identity(input.address, input.labels));
-  TRY(ClusterServer * server, find_server(state, input.server));
   if (input.boot == 0) return fail(Code::kInvalidArgument, "register: boot must not be 0");
+  // First of all: metadata that went back in time may not know the server yet, and "forgotten" is final for
+  // it.
   if (input.journal > synced)
     return fail(
         Code::kNeedsOperator,
@@ -91,6 +92,7 @@ Result<> register_server(ClusterState& state, Txn& txn, const RegisterInput& inp
             "back in time (restored, or a disk lost writes). Serving would lose data. Start the right "
             "metadata server, or run 'cairn admin restore --accept-rollback'",
             to_string(synced), to_string(input.server), to_string(input.journal)));
+  TRY(ClusterServer * server, find_server(state, input.server));
   if (input.targets.size() > kTargetsMax)
     return fail(Code::kInvalidArgument,
                 fmt::format("register: {} targets, at most {}", input.targets.size(), kTargetsMax));

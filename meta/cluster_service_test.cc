@@ -550,6 +550,10 @@ TEST_F(ClusterServiceTest, MetadataBehindItsServersIsRefused) {
   EXPECT_EQ(refused.error().code(), Code::kNeedsOperator);
   later = {Era(2), 0, 0};
   EXPECT_EQ(again.register_process(later).error().code(), Code::kNeedsOperator);
+  // One that joined after the point to which the metadata went back is not told that it was forgotten: it
+  // would give up for good.
+  FakeServer joined_later(runtime, transport, clock, "later", 12345, 1, 9);
+  EXPECT_EQ(joined_later.register_process(later).error().code(), Code::kNeedsOperator);
   servers[0]->heartbeat().value();
   EXPECT_TRUE(servers[0]->journal <= meta->executor().synced_position());
   EXPECT_TRUE(again.register_process(servers[0]->journal).has_value());
