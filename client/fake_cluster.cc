@@ -41,6 +41,11 @@ struct FakeInode {
   std::map<SessionId, Holder> holders;
   std::map<SessionId, unsigned> opens;
   std::map<std::string, std::string> xattrs;
+  unsigned open_count() const {
+    unsigned count = 0;
+    for (const auto& [session, opened] : opens) count += opened;
+    return count;
+  }
 };
 
 struct FakeObject {
@@ -193,7 +198,14 @@ struct FakeCluster::State {
   Result<OutMessage> query(const Request& request, SessionId session);
   std::vector<InodeId> touched(const Request& request, Lease& keep);
   OutMessage routing();
+  void collect(InodeId id) {
+    auto it = inodes.find(id);
+    if (it == inodes.end() || it->second.attr.nlink != 0 || it->second.open_count() != 0) return;
+    std::erase_if(chunks, [&](const auto& entry) { return entry.first.second.data == it->second.data; });
+    inodes.erase(it);
+  }
   void end(SessionId session) {
+    std::vector<InodeId> closed;
     ended.insert(session);
     sessions.erase(session);
     for (auto& [id, inode] : inodes) {
@@ -202,8 +214,9 @@ struct FakeCluster::State {
           inode.trim = {inode.attr.size, inode.bound * options.chunk_size};
         inode.holders.erase(it);
       }
-      inode.opens.erase(session);
+      if (inode.opens.erase(session) != 0) closed.push_back(id);
     }
+    for (InodeId id : closed) collect(id);
   }
 };
 
@@ -717,6 +730,7 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
         auto& opens = inode.opens[session];
         opens -= std::min(opens, item.getClosed());
         if (held) inode.holders[session].kind = std::min(Lease::kExclusive, decode(item.getKeep()));
+        collect(it->first);
       }
       return reply;
     }
@@ -733,12 +747,14 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
       TRY(FakeInode * dir, inode_of(body.getParent()));
       auto it = dir->entries.find(std::string(text(body.getName())));
       if (it == dir->entries.end()) return fail(Code::kNotFound, "no such name");
-      FakeInode& inode = inodes.at(it->second);
+      const InodeId removed = it->second;
+      FakeInode& inode = inodes.at(removed);
       if (body.getDirectory() && !inode.entries.empty()) return fail(Code::kNotEmpty, "not empty");
       if (body.getDirectory()) --dir->attr.nlink;
-      --inode.attr.nlink;
+      inode.attr.nlink = body.getDirectory() ? 0 : inode.attr.nlink - 1;
       touch(inode, false);
       dir->entries.erase(it);
+      collect(removed);
       touch(*dir, true);
       put_attr(*dir, reply.body<schema::DirsReply>().initParent());
       return reply;
@@ -751,7 +767,13 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
       if (it == from->entries.end()) return fail(Code::kNotFound, "no such name");
       const InodeId moved = it->second;
       from->entries.erase(it);
-      to->entries[std::string(text(body.getNewName()))] = moved;
+      const std::string new_name(text(body.getNewName()));
+      if (auto old = to->entries.find(new_name); old != to->entries.end()) {
+        const InodeId replaced = old->second;
+        --inodes.at(replaced).attr.nlink;
+        collect(replaced);
+      }
+      to->entries[new_name] = moved;
       touch(*from, true);
       touch(*to, true);
       auto out = reply.body<schema::DirsReply>();
@@ -1104,9 +1126,12 @@ Lease FakeCluster::lease_of(InodeId inode, SessionId session) const {
 }
 unsigned FakeCluster::opens_of(InodeId inode) const {
   std::lock_guard lock(state_->mutex);
-  unsigned opens = 0;
-  for (const auto& [session, count] : state_->inodes.at(inode).opens) opens += count;
-  return opens;
+  auto it = state_->inodes.find(inode);
+  return it == state_->inodes.end() ? 0 : it->second.open_count();
+}
+bool FakeCluster::exists(InodeId inode) const {
+  std::lock_guard lock(state_->mutex);
+  return state_->inodes.contains(inode);
 }
 std::uint64_t FakeCluster::server_size(InodeId inode) const {
   std::lock_guard lock(state_->mutex);

@@ -55,6 +55,7 @@ class FakeCluster {
   std::size_t unsynced_chunks() const;
   Lease lease_of(InodeId inode, SessionId session) const;
   unsigned opens_of(InodeId inode) const;
+  bool exists(InodeId inode) const;  // one without names goes with its last open, and its chunks with it
   std::uint64_t server_size(InodeId inode) const;
 
  private:

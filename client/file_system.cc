@@ -33,6 +33,14 @@ FileSystemImpl::~FileSystemImpl() {
 }
 
 Result<> FileSystemImpl::close(Deadline deadline) {
+  // Files without names end here.
+  for (InodeRef& inode : inodes_.all()) {
+    std::lock_guard lock(inode->mutex);
+    if (!inode->file || !inode->file->unlinked) continue;
+    inode->file->handles = inode->file->writers = 0;
+    inode->lookups = 0;
+    write_back_.discard(*inode);
+  }
   Result<> outcome = rpc::block_on(runtime_, write_back_.flush_all(Durable::kNo, deadline));
   // Closed at the server, so that unlinked files go and others need no recall.
   std::vector<InodeRef> last;

@@ -114,6 +114,7 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   // A directory after a change of ours; without attributes in the reply it is asked again when needed.
   void directory_changed(const InodeRef& dir, const std::optional<AttrRecord>& attr);
   void name_lost(const InodeRef& inode);
+  void drop_if_unreachable(const InodeRef& inode);       // under inode.mutex
   Handle make_handle(const InodeRef& inode, int flags);  // under inode.mutex
   void released(FileHandle& handle);
   Result<InodeId> resolve(std::string_view path, std::string* last, InodeId* parent);

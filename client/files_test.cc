@@ -2,6 +2,9 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <latch>
+#include <thread>
+
 #include "client/fake_cluster.h"
 
 namespace cairn::client {
@@ -47,6 +50,15 @@ struct Files {
     return fs.block_on<Entry>(fs.setattr(inode, change));
   }
 };
+
+// A wait for something that happens in the background.
+bool eventually(const std::function<bool()>& condition) {
+  for (int i = 0; i < 20'000; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return false;
+}
 
 using namespace rpc::method;
 
@@ -456,6 +468,126 @@ TEST(Files, TheKernelIsToldBeforeARecallIsAnswered) {
   EXPECT_NE(std::find(sink.names.begin(), sink.names.end(), "x"), sink.names.end());
   EXPECT_NE(std::find(sink.names.begin(), sink.names.end(), "y"), sink.names.end());
   one.fs.set_invalidation_sink(nullptr);
+}
+
+// Found by a reader of a file that was always replaced by rename: what it had looked up was gone (ESTALE)
+// when it opened it, or full of zeros.
+TEST(Files, AReplacedFileKeepsItsBytesUntilTheKernelForgetsIt) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  Sink sink;
+  files.fs.set_invalidation_sink(&sink);  // a mount: lookups are counted
+  const auto write_file = [&](const char* name, std::string_view bytes) {
+    auto opened = files.create(name);
+    ASSERT_TRUE(opened);
+    ASSERT_TRUE(files.write(opened->handle, 0, bytes));
+    files.fs.release_now(opened->handle);
+  };
+  write_file("file", "old bytes");
+  auto found = files.lookup("file");
+  ASSERT_TRUE(found);
+  const InodeId old = found->attr.inode;
+  auto before = files.open(old, O_RDONLY);
+  ASSERT_TRUE(before);
+  write_file("new", "new");
+  ASSERT_TRUE(files.fs.block_on<void>(files.fs.rename(kRootInode, "new", kRootInode, "file", 0)));
+  EXPECT_EQ(files.read(before->handle, 0, 100), "old bytes");
+  files.fs.release_now(before->handle);
+  auto after = files.open(old, O_RDONLY);
+  ASSERT_TRUE(after) << after.error().to_string();
+  EXPECT_EQ(after->entry.attr.nlink, 0u);
+  EXPECT_EQ(files.read(after->handle, 0, 100), "old bytes");
+  // Stored meanwhile: read from the servers.
+  ASSERT_TRUE(files.fs.block_on<void>(files.fs.sync()));
+  EXPECT_EQ(files.read(after->handle, 0, 100), "old bytes");
+  files.fs.release_now(after->handle);
+  EXPECT_TRUE(cluster.exists(old));
+  EXPECT_EQ(files.read(files.open(files.lookup("file")->attr.inode)->handle, 0, 100), "new");
+  files.fs.forget(old, 2);  // by create and lookup
+  EXPECT_TRUE(eventually([&] { return !cluster.exists(old); }));
+  EXPECT_EQ(files.open(old, O_RDONLY).error().code(), Code::kNotFound);
+  files.fs.set_invalidation_sink(nullptr);
+}
+
+TEST(Files, AnUnlinkedFileGoesWithItsLastHandle) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  const InodeId inode = opened->entry.attr.inode;
+  ASSERT_TRUE(files.write(opened->handle, 0, "bytes"));
+  ASSERT_TRUE(files.unlink("f"));
+  EXPECT_TRUE(cluster.exists(inode));
+  files.fs.release_now(opened->handle);
+  EXPECT_TRUE(eventually([&] { return !cluster.exists(inode); }));
+  EXPECT_EQ(cluster.requests(Write::kNumber), 0u) << "nobody reads what was not stored yet";
+}
+
+// Found at the end of a mount: "servers lost bytes before they were synced", of files that had been removed.
+TEST(Files, ChunksOfARemovedFileAreNotMissed) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  const std::string chunk(262'144, 'r');  // flushed at once
+  // Removed while a chunk is on its way.
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  std::latch arrived(1), removed(1);
+  cluster.on_request([&](int server, std::uint16_t method) {
+    if (server >= 0 && method == Write::kNumber) {
+      arrived.count_down();
+      removed.wait();
+    }
+    return Fault::kNone;
+  });
+  ASSERT_TRUE(files.write(opened->handle, 0, chunk));
+  arrived.wait();
+  const auto unlinked = files.unlink("f");
+  files.fs.release_now(opened->handle);
+  removed.count_down();
+  ASSERT_TRUE(unlinked);
+  ASSERT_TRUE(eventually([&] { return !cluster.exists(opened->entry.attr.inode); }));
+  cluster.on_request(nullptr);
+  auto synced = files.fs.block_on<void>(files.fs.sync());
+  EXPECT_TRUE(synced) << synced.error().to_string();
+  // Removed without a word that the name was the last one.
+  opened = files.create("a");
+  ASSERT_TRUE(opened);
+  const InodeId inode = opened->entry.attr.inode;
+  ASSERT_TRUE(files.write(opened->handle, 0, chunk));
+  ASSERT_TRUE(eventually([&] { return cluster.unsynced_chunks() != 0; }));
+  ASSERT_TRUE(files.fs.block_on<Entry>(files.fs.link(inode, kRootInode, "b")));
+  ASSERT_TRUE(files.unlink("b"));
+  ASSERT_TRUE(files.unlink("a"));
+  files.fs.release_now(opened->handle);
+  ASSERT_TRUE(eventually([&] { return !cluster.exists(inode); }));
+  synced = files.fs.block_on<void>(files.fs.sync());
+  EXPECT_TRUE(synced) << synced.error().to_string();
+}
+
+// Found by the POSIX suite: st_blocks stayed 0 in the client that had written.
+TEST(Files, AllocatedBytesFollowTheData) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  const InodeId inode = opened->entry.attr.inode;
+  ASSERT_TRUE(files.write(opened->handle, 0, std::string(10'000, 'b')));
+  EXPECT_EQ(files.getattr(inode)->attr.bytes, 10'000u) << "not stored yet";
+  ASSERT_TRUE(files.write(opened->handle, 1'000'000, "x"));
+  EXPECT_EQ(files.getattr(inode)->attr.size, 1'000'001u);
+  EXPECT_EQ(files.getattr(inode)->attr.bytes, 2u * 262'144) << "the chunks between are holes";
+  ASSERT_TRUE(files.fsync(opened->handle));
+  EXPECT_EQ(files.getattr(inode)->attr.bytes, 2u * 262'144);
+  ASSERT_TRUE(files.truncate(inode, 100));
+  EXPECT_EQ(files.getattr(inode)->attr.bytes, 100u);
+  files.fs.release_now(opened->handle);
+  // Closed at the server: no longer computed here.
+  ASSERT_TRUE(eventually([&] { return cluster.opens_of(inode) == 0; }));
+  EXPECT_EQ(files.getattr(inode)->attr.bytes, 100u);
 }
 
 }  // namespace

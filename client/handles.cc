@@ -8,11 +8,8 @@ namespace cairn::client {
 
 namespace {
 
-// The last name went while no handle was open: the bytes were dropped, and the server removes the inode.
-// Whoever still asks to open it looked the name up before; the kernel looks it up again. [inode]
-bool removed(const Inode& inode) {
-  return inode.file && inode.file->unlinked && inode.file->handles == 0;
-}
+// The bytes were dropped, and the server removes the inode. Whoever still asks to open it looked the name up
+// before; the kernel looks it up again.
 std::unexpected<Error> removed_error(InodeId id) {
   return fail(Code::kNotFound, "inode " + to_string(id) + " was removed");
 }
@@ -34,7 +31,7 @@ std::optional<Result<Opened>> FileSystemImpl::try_open(InodeId id, int flags) {
   InodeRef inode = inodes_.find(id);
   if (!inode) return std::nullopt;
   std::lock_guard lock(inode->mutex);
-  if (removed(*inode)) return removed_error(id);
+  if (inode->unreachable()) return removed_error(id);
   const Lease lease = (flags & O_ACCMODE) == O_RDONLY ? Lease::kShared : Lease::kExclusive;
   if (!inode->file || inode->file->server_opens == 0 || !inode->have_layout || !inode->have_attr ||
       inode->recalling || !inodes_.usable(*inode, lease)) {
@@ -56,7 +53,7 @@ FileSystem::Task<Opened> FileSystemImpl::open(InodeId id, int flags) {
   bool held_before = false;
   {
     std::lock_guard lock(inode->mutex);
-    if (removed(*inode)) co_return removed_error(id);
+    if (inode->unreachable()) co_return removed_error(id);
     serial = inode->lease_serial;
     held_before = inodes_.usable(*inode) && !inode->recalling && (flags & O_TRUNC) == 0;
   }
@@ -193,7 +190,7 @@ void FileSystemImpl::release_now(Handle handle) {
 
 void FileSystemImpl::released(FileHandle& handle) {
   const InodeRef inode = handle.inode;
-  bool last = false, drop = false;
+  bool last = false;
   {
     std::lock_guard lock(inode->mutex);
     if (std::exchange(handle.released, true)) return;
@@ -203,16 +200,10 @@ void FileSystemImpl::released(FileHandle& handle) {
     if (last) {
       file.idle_since = runtime_.clock().now();
       file.ahead.clear();
-      if (file.unlinked) {
-        write_back_.discard(*inode);
-        drop = true;
-      }
+      drop_if_unreachable(inode);
     }
   }
-  if (drop)
-    reporter_.add(inode);
-  else if (last)
-    write_back_.released(inode);
+  if (last) write_back_.released(inode);
 }
 
 FileSystem::Task<void> FileSystemImpl::release(Handle handle) {

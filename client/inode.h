@@ -101,7 +101,7 @@ struct FileData {
   bool trim_done = false;   // to be reported
   bool reporting = false;   // an item about this file is on its way
   bool meta_dirty = false;  // the journal may not be synced with what the server replied about it
-  bool unlinked = false;
+  bool unlinked = false;    // the last name went
 
   ReadAhead ahead;
   std::optional<Error> write_error;
@@ -143,6 +143,8 @@ struct Inode {
     return *dir;
   }
   std::uint64_t size() const { return attr.attr.size; }
+  // The last name went, and neither a handle nor the kernel leads here any more: nobody will read its bytes.
+  bool unreachable() const { return file && file->unlinked && file->handles == 0 && lookups == 0; }
 };
 using InodeRef = std::shared_ptr<Inode>;
 

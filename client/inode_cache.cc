@@ -22,6 +22,18 @@ constexpr std::size_t kEvictStep = 256;
 
 }  // namespace
 
+std::uint64_t allocated_bytes(const Inode& inode) {
+  const FileData& file = *inode.file;
+  const std::uint32_t chunk_size = inode.layout.chunk_size();
+  const std::uint64_t chunks = chunks_of(inode.size(), chunk_size);
+  std::uint64_t stored = chunks - file.holes.count_below(chunks);
+  for (std::uint64_t index : file.dirty.active_chunks()) stored += file.holes.contains(index) ? 1 : 0;
+  for (std::uint64_t index : file.dirty.flushing_chunks()) {
+    if (!file.dirty.has_active(index) && file.holes.contains(index)) ++stored;
+  }
+  return std::min(inode.size(), stored * chunk_size);
+}
+
 InodeRef InodeCache::find(InodeId id) const {
   std::lock_guard lock(mutex_);
   auto it = inodes_.find(id);

@@ -64,6 +64,9 @@ class InodeCache {
   std::deque<InodeId> order_;  // candidates for eviction, oldest first
 };
 
+// Under inode.mutex: bytes allocated to a file that is held exclusively, as the next reports will say them.
+std::uint64_t allocated_bytes(const Inode& inode);
+
 // Counts a request to the server about an inode for as long as it runs: it is not evicted meanwhile.
 class RequestMark {
  public:

@@ -56,7 +56,11 @@ class FileSystemImpl::NameChange {
 
 Entry FileSystemImpl::entry_of(Inode& inode, Counted counted) {
   if (counted == Counted::kYes && counting_) ++inode.lookups;
-  return Entry{inode.attr.attr, inode.have_attr ? inodes_.valid(inode) : Duration{0}};
+  Entry entry{inode.attr.attr, inode.have_attr ? inodes_.valid(inode) : Duration{0}};
+  // What is written here counts from the write on, not from its report.
+  if (inode.file && inode.have_layout && inode.lease == Lease::kExclusive)
+    entry.attr.bytes = allocated_bytes(inode);
+  return entry;
 }
 
 Entry FileSystemImpl::entry_from(const InodeRef& inode, const AttrRecord& reply, Counted counted) {
@@ -147,6 +151,7 @@ void FileSystemImpl::forget(InodeId id, std::uint64_t count) {
   if (!inode) return;
   std::lock_guard lock(inode->mutex);
   inode->lookups -= std::min(inode->lookups, count);
+  drop_if_unreachable(inode);
 }
 
 void FileSystemImpl::directory_changed(const InodeRef& dir, const std::optional<AttrRecord>& attr) {
@@ -275,10 +280,16 @@ void FileSystemImpl::name_lost(const InodeRef& ref) {
   inode.attr.attr.nlink = 0;
   if (!inode.file) return;
   inode.file->unlinked = true;
-  if (inode.file->handles == 0) {
-    write_back_.discard(inode);  // nobody can read it any more
-    reporter_.add(ref);
-  }
+  drop_if_unreachable(ref);
+}
+
+// The server removes an inode without names when its last open is reported closed. While the kernel knows it,
+// a process may be between looking the name up and opening what it found: bytes and open stay until it
+// forgets.
+void FileSystemImpl::drop_if_unreachable(const InodeRef& inode) {
+  if (!inode->unreachable()) return;
+  write_back_.discard(*inode);
+  reporter_.add(inode);
 }
 
 rpc::Task<Result<>> FileSystemImpl::remove_name(InodeId parent, std::string name, bool directory) {
@@ -373,7 +384,11 @@ FileSystem::Task<void> FileSystemImpl::rename(InodeId parent, std::string name, 
   if (from != to || to_attr) directory_changed(to, to_attr ? to_attr : from == to ? from_attr : std::nullopt);
   if (InodeRef inode = moved.valid() ? inodes_.find(moved) : nullptr) {
     std::lock_guard lock(inode->mutex);
-    inode->have_attr = false;  // ctime; a directory's parent
+    if (inode->file && inodes_.usable(*inode, Lease::kExclusive)) {
+      inode->attr.attr.ctime_ns = runtime_.clock().wall_ns();  // its times are ours
+    } else {
+      inode->have_attr = false;  // ctime; a directory's parent
+    }
   }
   if (InodeRef inode = replaced.valid() && replaced != moved ? inodes_.find(replaced) : nullptr) {
     if (exchange) {

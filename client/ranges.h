@@ -49,6 +49,15 @@ class RangeSet {
     auto it = ranges_.upper_bound(value);
     return it != ranges_.begin() && std::prev(it)->second > value;
   }
+  // How many values below `value` are in the set.
+  std::uint64_t count_below(std::uint64_t value) const {
+    std::uint64_t count = 0;
+    for (const auto& [from, to] : ranges_) {
+      if (from >= value) break;
+      count += std::min(to, value) - from;
+    }
+    return count;
+  }
   bool empty() const { return ranges_.empty(); }
   void clear() { ranges_.clear(); }
   std::vector<Range> list() const {

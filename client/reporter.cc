@@ -67,8 +67,9 @@ std::optional<Reporter::Item> Reporter::build(const InodeRef& ref) const {
   item.generation = inode.generation;
   item.keep = std::min(inode.lease, file.keep);
   const bool idle = context_.runtime.clock().now() >= file.idle_since + kIdleClose;
+  const bool over = file.unlinked ? inode.unreachable() : idle;
   if (file.handles == 0 && file.dirty.empty() && file.server_opens != 0 &&
-      (idle || file.unlinked || file.keep != Lease::kExclusive)) {
+      (over || file.keep != Lease::kExclusive)) {
     item.closed = file.server_opens;
     item.keep = std::min(item.keep, Lease::kShared);
   }
@@ -85,10 +86,7 @@ std::optional<Reporter::Item> Reporter::build(const InodeRef& ref) const {
       }
       item.trim_done = file.trim_done;
       item.has_size = item.size != file.reported_size || !item.written.empty() || item.trim_done;
-      std::uint64_t holes = 0;
-      for (const Range& range : file.holes.list()) {
-        if (range.from < chunks) holes += std::min(range.to, chunks) - range.from;
-      }
+      const std::uint64_t holes = file.holes.count_below(chunks);
       item.bytes = std::min(item.size, (chunks - holes) * chunk_size);
       if (item.has_size) {
         for (const Range& range : item.written) file.written.remove(range.from, range.to);
@@ -136,7 +134,10 @@ void Reporter::done(const Item& item, Code code) const {
   file.reporting = false;
   file.settled.notify();
   if (code == Code::kOk) {
-    if (item.has_size) file.reported_size = item.size;
+    if (item.has_size) {
+      file.reported_size = item.size;
+      item.inode->attr.attr.bytes = item.bytes;
+    }
     return;
   }
   if (code == Code::kNotFound) return;  // removed, and this was its last close

@@ -119,6 +119,26 @@ Result<SyncLedger::Outcome> SyncLedger::answered(Inode& inode, std::span<const C
   return outcome;
 }
 
+rpc::Task<Result<>> SyncLedger::forget_removed(InodeRef inode, std::vector<Code> codes, Deadline deadline) {
+  if (std::find(codes.begin(), codes.end(), Code::kLostUnsynced) == codes.end()) co_return Result<>{};
+  {
+    std::lock_guard lock(inode->mutex);
+    if (inode->file->unsynced.empty()) co_return Result<>{};  // forgotten meanwhile
+  }
+  std::function<void(schema::GetAttrRequest::Builder, std::uint64_t)> fill =
+      [id = inode->id](schema::GetAttrRequest::Builder body, std::uint64_t session) {
+        body.setSession(session);
+        body.setInode(id.value());
+      };
+  auto reply = co_await context_.session.query<rpc::method::GetAttr>(std::move(fill), deadline);
+  if (reply) co_return Result<>{};
+  if (reply.error().code() != Code::kNotFound) co_return fail(std::move(reply.error()));
+  std::lock_guard lock(inode->mutex);
+  inode->file->unlinked = true;
+  forget_from(*inode, 0);
+  co_return Result<>{};
+}
+
 void SyncLedger::release(std::vector<Unsynced>& entries) {
   for (auto& entry : entries) {
     if (std::exchange(entry.counted, false)) {
@@ -191,9 +211,15 @@ rpc::Task<std::vector<InodeRef>> SyncLedger::sweep(Deadline deadline) {
   if (asked.empty()) co_return again;
   auto codes = co_await context_.chunks.sync(asked, deadline);
   for (const Part& part : parts) {
-    std::lock_guard lock(part.inode->mutex);
     bool later = !codes;
     if (codes) {
+      std::vector<Code> of_file(codes->begin() + static_cast<long>(part.from),
+                                codes->begin() + static_cast<long>(part.from + part.count));
+      auto known = co_await forget_removed(part.inode, std::move(of_file), deadline);
+      later = !known;  // it can't be told now whether what was lost is missed
+    }
+    std::lock_guard lock(part.inode->mutex);
+    if (!later) {
       auto outcome = answered(*part.inode, std::span(asked).subspan(part.from, part.count),
                               std::span(*codes).subspan(part.from, part.count));
       if (outcome && *outcome == Outcome::kWriteAgain) again.push_back(part.inode);

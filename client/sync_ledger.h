@@ -30,6 +30,9 @@ class SyncLedger {
   };
   // [inode] The answers. kLostUnsynced: bytes are lost for good. Others: it can't be told (now).
   Result<Outcome> answered(Inode& inode, std::span<const ChunkVersion> asked, std::span<const Code> codes);
+  // Before answered(): chunks that are said to be lost may have been removed with their file, which matters
+  // to nobody. Asks the metadata server whether the file still exists, and forgets it if it does not.
+  rpc::Task<Result<>> forget_removed(InodeRef inode, std::vector<Code> codes, Deadline deadline);
   // [inode] Nothing of chunks from `index` on is to be synced (they are gone).
   void forget_from(Inode& inode, std::uint64_t index);
   // Gives up bytes, oldest first, until so much memory is free. Not under an inode's mutex.

@@ -257,7 +257,11 @@ rpc::Task<Result<>> WriteBack::store(InodeRef inode, std::uint64_t index, Durabl
     FileData& file = *inode->file;
     const std::uint64_t memory = file.dirty.end_flush(index);
     file.ahead.drop(base, base + (inode->have_layout ? inode->layout.chunk_size() : kDefaultChunkSize));
-    if (outcome) {
+    if (inode->unreachable()) {
+      // Removed meanwhile: its chunks go too, and whether they were stored matters to nobody.
+      context_.dirty_memory.give(memory);
+      outcome = {};
+    } else if (outcome) {
       file.holes.remove(index, index + 1);
       file.written.add(index, index + 1);
       file.report_size = true;
@@ -344,6 +348,7 @@ rpc::Task<Result<SyncLedger::Outcome>> WriteBack::sync_chunks(InodeRef inode, De
   }
   if (asked.empty()) co_return SyncLedger::Outcome::kSynced;
   CO_TRY(auto codes, co_await context_.chunks.sync(asked, deadline));
+  CO_TRYV(co_await ledger_.forget_removed(inode, codes, deadline));
   std::lock_guard lock(inode->mutex);
   co_return ledger_.answered(*inode, asked, codes);
 }
