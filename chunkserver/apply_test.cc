@@ -9,13 +9,13 @@
 namespace cairn::chunkserver {
 namespace {
 
-constexpr PoolId kPool{1};
+constexpr PoolId kApplyPool{1};
 constexpr ChunkId kChunk{DataId(1), 0, 0};
 
 WriteSpec spec(std::uint64_t counter, WriteKind kind, std::uint32_t offset, Version base) {
   WriteSpec s;
   s.chunk = kChunk;
-  s.pool = kPool;
+  s.pool = kApplyPool;
   s.kind = kind;
   s.offset = offset;
   s.version = {Epoch(1), counter};
@@ -62,9 +62,9 @@ TEST(Apply, MatchesAPlainModel) {
       stored = *applied;
       EXPECT_EQ(stored->version, s.version);
       if (kind == WriteKind::kRemove) {
-        EXPECT_EQ(disk->content(kPool, kChunk), std::nullopt);
+        EXPECT_EQ(disk->content(kApplyPool, kChunk), std::nullopt);
       } else if (stored->state == disk::ChunkState::kPresent) {
-        ASSERT_EQ(*disk->content(kPool, kChunk), model) << "seed " << seed << " step " << n;
+        ASSERT_EQ(*disk->content(kApplyPool, kChunk), model) << "seed " << seed << " step " << n;
       }
     }
   }
@@ -82,7 +82,7 @@ TEST(Apply, SentAgainChangesNothing) {
   auto again = apply_write(*engine, first, as_bytes(bytes), Onto::kStored);
   ASSERT_TRUE(again);
   EXPECT_EQ(again->version, second.version);
-  EXPECT_EQ(disk->content(kPool, kChunk)->size(), 10u);
+  EXPECT_EQ(disk->content(kApplyPool, kChunk)->size(), 10u);
 }
 
 TEST(Apply, RefusesAGap) {
@@ -108,7 +108,7 @@ TEST(Apply, TellsBadPayloadFromBadDisk) {
   EXPECT_EQ(make_whole_blocks(engine.get(), lying, payload, *stored, bad).error().code(), Code::kCorrupt);
   EXPECT_TRUE(bad);
 
-  ASSERT_TRUE(disk->damage(kPool, kChunk, 20));
+  ASSERT_TRUE(disk->damage(kApplyPool, kChunk, 20));
   WriteSpec partial = spec(2, WriteKind::kWrite, 100, first.version);
   EXPECT_EQ(make_whole_blocks(engine.get(), partial, payload, *stored, bad).error().code(), Code::kCorrupt);
   EXPECT_FALSE(bad);

@@ -8,7 +8,7 @@ namespace cairn::chunkserver {
 namespace {
 
 constexpr Duration kJoinTimeout = std::chrono::seconds(2);
-constexpr Duration kRetry = std::chrono::milliseconds(200);
+constexpr Duration kBootstrapRetry = std::chrono::milliseconds(200);
 
 struct ServerIdentity {
   ClusterId cluster;
@@ -31,7 +31,7 @@ rpc::Task<Result<ServerIdentity>> join(rpc::Runtime& runtime, std::shared_ptr<rp
 }
 
 rpc::Task<bool> pause(rpc::Runtime& runtime) {
-  auto slept = co_await rpc::sleep_for(runtime, kRetry);
+  auto slept = co_await rpc::sleep_for(runtime, kBootstrapRetry);
   co_return slept.has_value();
 }
 

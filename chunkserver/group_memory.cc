@@ -9,7 +9,7 @@ namespace {
 
 // value = version u8 (1) | count u32 | count * (pool u16, slot u32, epoch u64, reconciled_at u64)
 constexpr std::string_view kKey = "groups";
-constexpr std::uint8_t kFormat = 1;
+constexpr std::uint8_t kMemoryFormat = 1;
 
 }  // namespace
 
@@ -28,7 +28,7 @@ Result<> GroupMemory::restore(disk::ChunkEngine& engine) {
     past.reconciled_at = Epoch(reader.u64());
     before_[group] = past;
   }
-  if (format != kFormat || !reader.done())
+  if (format != kMemoryFormat || !reader.done())
     return fail(Code::kCorrupt, "what the target remembers of its groups does not decode");
   now_ = before_;
   return {};
@@ -42,7 +42,7 @@ GroupPast GroupMemory::before_start(const GroupId& group) const {
 std::string GroupMemory::encode() const {
   std::string out;
   ByteWriter writer(out);
-  writer.u8(kFormat);
+  writer.u8(kMemoryFormat);
   writer.u32(static_cast<std::uint32_t>(now_.size()));
   for (const auto& [group, past] : now_) {
     writer.u16(group.pool.value());

@@ -6,7 +6,7 @@
 
 namespace cairn::chunkserver {
 namespace {
-constexpr std::uint8_t kFormat = 1;
+constexpr std::uint8_t kPurgedFormat = 1;
 }
 
 void PurgedIds::add(DataId data) {
@@ -27,7 +27,7 @@ std::string PurgedIds::encode(std::uint64_t sequence) const {
   std::lock_guard lock(mutex_);
   std::string out;
   ByteWriter writer(out);
-  writer.u8(kFormat);
+  writer.u8(kPurgedFormat);
   writer.u64(sequence);
   writer.u32(static_cast<std::uint32_t>(order_.size()));
   for (DataId data : order_) writer.u64(data.value());
@@ -41,7 +41,7 @@ Result<std::uint64_t> PurgedIds::restore(std::string_view bytes) {
   const std::uint32_t count = reader.u32();
   std::vector<DataId> ids;
   for (std::uint32_t i = 0; i < count && reader.ok(); ++i) ids.emplace_back(reader.u64());
-  if (format != kFormat || !reader.done())
+  if (format != kPurgedFormat || !reader.done())
     return fail(Code::kCorrupt, "the list of purged data ids does not decode");
   for (DataId data : ids) add(data);
   return sequence;

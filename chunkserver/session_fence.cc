@@ -8,7 +8,7 @@ namespace cairn::chunkserver {
 
 // value = version u8 (1) | sequence u64 | below u64 | count u32 | count * session u64
 namespace {
-constexpr std::uint8_t kFormat = 1;
+constexpr std::uint8_t kFenceFormat = 1;
 }
 
 bool SessionFence::ended_locked(SessionId session) const {
@@ -70,7 +70,7 @@ std::string SessionFence::encode(std::uint64_t sequence) const {
   std::lock_guard lock(mutex_);
   std::string out;
   ByteWriter writer(out);
-  writer.u8(kFormat);
+  writer.u8(kFenceFormat);
   writer.u64(sequence);
   writer.u64(below_.value());
   writer.u32(static_cast<std::uint32_t>(ended_.size()));
@@ -86,7 +86,7 @@ Result<std::uint64_t> SessionFence::restore(std::string_view bytes) {
   const std::uint32_t count = reader.u32();
   std::vector<SessionId> sessions;
   for (std::uint32_t i = 0; i < count && reader.ok(); ++i) sessions.emplace_back(reader.u64());
-  if (format != kFormat || !reader.done())
+  if (format != kFenceFormat || !reader.done())
     return fail(Code::kCorrupt, "the list of ended sessions does not decode");
   end(sessions, below);
   return sequence;

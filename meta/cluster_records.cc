@@ -11,12 +11,12 @@
 namespace cairn::meta {
 namespace {
 
-constexpr std::uint8_t kVersion = 1;
+constexpr std::uint8_t kClusterRecordVersion = 1;
 constexpr std::size_t kMembersMax = 64;  // more is damage, not a group
 constexpr std::size_t kListMax = 4096;
 
 std::string begin_record() {
-  return std::string(1, static_cast<char>(kVersion));
+  return std::string(1, static_cast<char>(kClusterRecordVersion));
 }
 
 // Reads the version byte; the caller checks the rest with end_record().
@@ -24,11 +24,11 @@ Result<ByteReader> open_record(std::string_view bytes, std::string_view what) {
   ByteReader reader(bytes);
   const std::uint8_t version = reader.u8();
   if (!reader.ok()) return fail(Code::kCorrupt, fmt::format("{} record is empty", what));
-  if (version > kVersion)
+  if (version > kClusterRecordVersion)
     return fail(Code::kVersionMismatch,
                 fmt::format("{} record has format {}; this program knows up to {}: run a newer one", what,
-                            version, kVersion));
-  if (version != kVersion) return fail(Code::kCorrupt, fmt::format("{} record has format 0", what));
+                            version, kClusterRecordVersion));
+  if (version != kClusterRecordVersion) return fail(Code::kCorrupt, fmt::format("{} record has format 0", what));
   return reader;
 }
 

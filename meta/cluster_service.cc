@@ -9,9 +9,9 @@ namespace method = rpc::method;
 
 // A chunkserver's disks, groups and labels are few; more is an attack or damage, and must not make us
 // allocate.
-constexpr unsigned kTargetsMax = 256;
+constexpr unsigned kWireTargetsMax = 256;
 constexpr unsigned kProgressMax = 1 << 16;
-constexpr unsigned kLabelsMax = 64;
+constexpr unsigned kWireLabelsMax = 64;
 
 Result<> bounded(std::string_view what, unsigned count, unsigned max) {
   if (count <= max) return {};
@@ -19,7 +19,7 @@ Result<> bounded(std::string_view what, unsigned count, unsigned max) {
 }
 
 Result<std::vector<std::string>> read_labels(capnp::List<capnp::Text>::Reader list) {
-  TRYV(bounded("labels", list.size(), kLabelsMax));
+  TRYV(bounded("labels", list.size(), kWireLabelsMax));
   std::vector<std::string> labels;
   for (auto label : list) labels.emplace_back(label.cStr(), label.size());
   return labels;
@@ -62,7 +62,7 @@ ProgressState read_progress_state(schema::HeartbeatRequest::Progress::State stat
 }
 
 Result<std::vector<ReportedTarget>> read_targets(capnp::List<schema::TargetReport>::Reader list) {
-  TRYV(bounded("targets", list.size(), kTargetsMax));
+  TRYV(bounded("targets", list.size(), kWireTargetsMax));
   std::vector<ReportedTarget> targets;
   for (auto report : list) {
     ReportedTarget target;

@@ -1,28 +1,15 @@
 #include "meta/kv_store.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
 #include <map>
 
+#include "meta/temp_dir.h"
 #include "meta/txn_overlay.h"
 #include "store/base/rng.h"
 
 namespace cairn::meta {
 namespace {
-
-class TempDir {
- public:
-  TempDir() : path_(std::filesystem::temp_directory_path() / ("cairn-kv-" + std::to_string(getpid()))) {
-    std::filesystem::remove_all(path_);
-  }
-  ~TempDir() { std::filesystem::remove_all(path_); }
-  std::string path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 // One suite for every implementation; the parameter says which.
 class KvStoreTest : public ::testing::TestWithParam<bool> {
@@ -45,7 +32,7 @@ class KvStoreTest : public ::testing::TestWithParam<bool> {
     }));
     return out;
   }
-  TempDir dir_;
+  TempDir dir_{"kv"};
   std::unique_ptr<KvStore> kv_;
 };
 INSTANTIATE_TEST_SUITE_P(Both, KvStoreTest, ::testing::Bool(),
@@ -124,8 +111,36 @@ TEST_P(KvStoreTest, OverlayAgreesWithPlainMap) {
   }
 }
 
+// The rows kept in memory are always those of the store, also when they have been pushed out and come back.
+TEST(RocksKvStoreTest, RowsInMemoryAgreeWithTheStore) {
+  TempDir dir("kv");
+  RocksKvConfig config;
+  config.row_cache_bytes = 4000;  // some twenty rows
+  auto kv = open_rocks_kv(dir.path(), config).value();
+  std::map<std::string, std::string> model;
+  Rng rng(7);
+  for (int step = 0; step < 20'000; ++step) {
+    const std::string key = "k" + std::to_string(rng.below(100));
+    const auto known = model.find(key);
+    switch (rng.below(4)) {
+      case 0: {
+        const std::string value(rng.below(200), static_cast<char>('a' + step % 26));
+        ASSERT_TRUE(kv->write({{key, "overwritten"}, {key, value}}));
+        model[key] = value;
+        break;
+      }
+      case 1:
+        ASSERT_TRUE(kv->write({{key, std::nullopt}}));
+        model.erase(key);
+        break;
+      default:
+        ASSERT_EQ(kv->get(key).value(), known == model.end() ? std::nullopt : std::optional(known->second)) << step;
+    }
+  }
+}
+
 TEST(RocksKvStoreTest, KeepsWhatWasWrittenAndRefusesASecondUser) {
-  TempDir dir;
+  TempDir dir("kv");
   auto kv = open_rocks_kv(dir.path()).value();
   ASSERT_TRUE(kv->write({{"k", "v"}}));
   EXPECT_FALSE(open_rocks_kv(dir.path()).has_value());

@@ -7,13 +7,13 @@ namespace cairn::meta {
 namespace {
 
 // Every record's first byte. A later version of a record is decoded beside its predecessor.
-constexpr std::uint8_t kVersion = 1;
+constexpr std::uint8_t kRecordVersion = 1;
 
 std::unexpected<Error> corrupt(std::string_view what) {
   return fail(Code::kCorrupt, std::string(what) + " record does not decode");
 }
 bool good_version(ByteReader& r) {
-  return r.u8() == kVersion;
+  return r.u8() == kRecordVersion;
 }
 
 void write_ranges(ByteWriter& w, const Ranges& ranges) {
@@ -46,7 +46,7 @@ std::string InodeRecord::encode() const {
   std::string out;
   out.reserve(192);
   ByteWriter w(out);
-  w.u8(kVersion);
+  w.u8(kRecordVersion);
   w.u32(mode);
   w.u8(flags);
   w.u32(nlink);
@@ -113,7 +113,7 @@ Result<InodeRecord> InodeRecord::decode(std::string_view bytes) {
 std::string DirectoryRecord::encode() const {
   std::string out;
   ByteWriter w(out);
-  w.u8(kVersion);
+  w.u8(kRecordVersion);
   w.u64(parent.value());
   w.u64(unsigned_of(bytes));
   w.u64(unsigned_of(inodes));
@@ -135,7 +135,7 @@ Result<DirectoryRecord> DirectoryRecord::decode(std::string_view bytes) {
 std::string DentryRecord::encode() const {
   std::string out;
   ByteWriter w(out);
-  w.u8(kVersion);
+  w.u8(kRecordVersion);
   w.u64(inode.value());
   w.u32(type);
   w.u64(cookie);
@@ -155,7 +155,7 @@ Result<DentryRecord> DentryRecord::decode(std::string_view bytes) {
 std::string CookieRecord::encode() const {
   std::string out;
   ByteWriter w(out);
-  w.u8(kVersion);
+  w.u8(kRecordVersion);
   w.u64(inode.value());
   w.u32(type);
   w.text(name);
@@ -175,7 +175,7 @@ Result<CookieRecord> CookieRecord::decode(std::string_view bytes) {
 std::string SessionRecord::encode() const {
   std::string out;
   ByteWriter w(out);
-  w.u8(kVersion);
+  w.u8(kRecordVersion);
   w.u8(static_cast<std::uint8_t>(state));
   w.u64(fence);
   w.u64(unsigned_of(opened));
@@ -198,7 +198,7 @@ Result<SessionRecord> SessionRecord::decode(std::string_view bytes) {
 std::string ExclusiveRecord::encode() const {
   std::string out;
   ByteWriter w(out);
-  w.u8(kVersion);
+  w.u8(kRecordVersion);
   w.u64(session.value());
   w.u64(generation.value());
   return out;
@@ -216,7 +216,7 @@ Result<ExclusiveRecord> ExclusiveRecord::decode(std::string_view bytes) {
 std::string CountRecord::encode() const {
   std::string out;
   ByteWriter w(out);
-  w.u8(kVersion);
+  w.u8(kRecordVersion);
   w.u64(count);
   return out;
 }
@@ -232,7 +232,7 @@ Result<CountRecord> CountRecord::decode(std::string_view bytes) {
 std::string ObjectRecord::encode() const {
   std::string out;
   ByteWriter w(out);
-  w.u8(kVersion);
+  w.u8(kRecordVersion);
   w.u8(static_cast<std::uint8_t>(state));
   w.u64(size);
   w.u64(digest.high);
@@ -269,7 +269,7 @@ Result<ObjectRecord> ObjectRecord::decode(std::string_view bytes) {
 std::string PendingRecord::encode() const {
   std::string out;
   ByteWriter w(out);
-  w.u8(kVersion);
+  w.u8(kRecordVersion);
   w.u64(session.value());
   w.u16(pool.value());
   w.u32(chunks);
@@ -291,7 +291,7 @@ Result<PendingRecord> PendingRecord::decode(std::string_view bytes) {
 std::string Counters::encode() const {
   std::string out;
   ByteWriter w(out);
-  w.u8(kVersion);
+  w.u8(kRecordVersion);
   w.u64(inodes);
   w.u64(directories);
   w.u64(objects);

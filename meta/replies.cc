@@ -7,7 +7,7 @@
 namespace cairn::meta {
 
 namespace {
-constexpr char kVersion = 1;
+constexpr char kReplyVersion = 1;
 constexpr std::size_t kTrimMax = 64;  // rows forgotten with one mutation
 }  // namespace
 
@@ -21,7 +21,7 @@ Result<std::optional<std::string>> ReplyTable::begin(Txn& txn, const MutationId&
   }
   if (session.stored.contains(id.sequence)) {
     TRY(auto row, txn.get(keys::reply(id.session, id.sequence)));
-    if (!row || !row->starts_with(kVersion)) {
+    if (!row || !row->starts_with(kReplyVersion)) {
       return fail(Code::kCorrupt, "stored reply of session " + to_string(id.session) + " does not decode");
     }
     return row->substr(1);
@@ -39,7 +39,7 @@ void ReplyTable::store(Txn& txn, const MutationId& id, std::string_view reply) {
     txn.erase(keys::reply(id.session, *session.stored.begin()));
     session.stored.erase(session.stored.begin());
   }
-  std::string row(1, kVersion);
+  std::string row(1, kReplyVersion);
   row.append(reply);
   txn.put(keys::reply(id.session, id.sequence), row);
   session.stored.insert(id.sequence);

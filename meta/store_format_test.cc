@@ -9,6 +9,7 @@
 #include "meta/keys.h"
 #include "meta/meta_config.h"
 #include "meta/records.h"
+#include "meta/temp_dir.h"
 
 namespace cairn::meta {
 namespace {
@@ -69,20 +70,8 @@ TEST(StoreFormatTest, EraGrowsOnlyWhenTheMachineWentDownUncleanly) {
   EXPECT_TRUE(crashed->end_sessions);
 }
 
-class TempDir {
- public:
-  TempDir() : path_(fs::temp_directory_path() / ("cairn-format-" + std::to_string(::getpid()))) {
-    fs::remove_all(path_);
-  }
-  ~TempDir() { fs::remove_all(path_); }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
 TEST(DirectoryLockTest, OneAtATimeAndOnlyOurDirectories) {
-  TempDir dir;
+  TempDir dir("format");
   {
     auto lock = DirectoryLock::take(dir.path());
     ASSERT_TRUE(lock);
@@ -92,14 +81,14 @@ TEST(DirectoryLockTest, OneAtATimeAndOnlyOurDirectories) {
     EXPECT_NE(second.error().message().find(std::to_string(::getpid())), std::string::npos);
   }
   EXPECT_TRUE(DirectoryLock::take(dir.path()));
-  std::ofstream(dir.path() / "letters.txt") << "dear";
+  std::ofstream(dir.path() + "/letters.txt") << "dear";
   EXPECT_EQ(DirectoryLock::take(dir.path()).error().code(), Code::kNeedsOperator);
 }
 
 TEST(MetaConfigTest, PrintedConfigReadsBackAndUnknownKeysAreErrors) {
-  TempDir dir;
+  TempDir dir("format");
   fs::create_directories(dir.path());
-  const std::string path = dir.path() / "config.toml";
+  const std::string path = dir.path() + "/config.toml";
   MetaConfig config;
   config.data_dir = "/somewhere";
   config.lease = std::chrono::milliseconds(1234);

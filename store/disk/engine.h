@@ -30,6 +30,10 @@
 
 namespace cairn::disk {
 
+inline MutableBytes writable(std::string& text) {
+  return {reinterpret_cast<std::byte*>(text.data()), text.size()};
+}
+
 class Engine final : public ChunkEngine {
  public:
   static Result<std::unique_ptr<ChunkEngine>> open_target(Disk& disk, const std::string& dir,
@@ -49,6 +53,7 @@ class Engine final : public ChunkEngine {
                           const WriteOptions& options) override;
   Result<ChunkInfo> make_absent(ChunkId chunk, const WriteOptions& options) override;
   Result<ChunkInfo> reversion(ChunkId chunk, const WriteOptions& options) override;
+  Result<> mend(PoolId pool, ChunkId chunk, std::uint32_t first_block, Bytes data) override;
   Result<> purge(PoolId pool, ChunkId chunk) override;
   Result<> sync() override;
   Result<bool> synced(PoolId pool, ChunkId chunk, Version version) override;
@@ -153,6 +158,7 @@ class Engine final : public ChunkEngine {
                        Bytes bytes);
   Result<> cut(Chunk& chunk, Change& change, std::uint32_t length);
   Result<> copy_old(const Chunk& chunk, const Extent& to, std::uint32_t from, std::uint32_t until);
+  Result<> mend_inline(const Chunk& chunk, std::uint32_t offset, Bytes data);
   Result<bool> repeats_old(const Chunk& chunk, std::uint32_t offset, Bytes data);
   std::uint32_t effective_hold(const Chunk& chunk) const;
   // Runs `prepare(chunk, change)` on the loaded chunk and commits it.

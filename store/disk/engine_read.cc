@@ -13,10 +13,6 @@ std::unexpected<Error> no_chunk(const ChunkKey& key) {
   return fail(Code::kNotFound, fmt::format("no chunk {}", to_string(key.chunk())));
 }
 
-MutableBytes bytes_of(std::string& text) {
-  return {reinterpret_cast<std::byte*>(text.data()), text.size()};
-}
-
 }  // namespace
 
 Result<> Engine::load_record(Chunk& chunk) {
@@ -134,7 +130,7 @@ Result<ReadResult> Engine::read(PoolId pool, ChunkId id, std::uint32_t offset, s
   // operation.)
   std::size_t size = end - result.aligned_offset;
   result.data.resize_and_overwrite(size, [size](char*, std::size_t) { return size; });
-  TRYV(read_blocks(*chunk, first_block, bytes_of(result.data)));
+  TRYV(read_blocks(*chunk, first_block, writable(result.data)));
   result.checksums.assign(chunk->sums.begin() + first_block, chunk->sums.begin() + end_block);
   return result;
 }

@@ -16,10 +16,6 @@ namespace {
 
 constexpr std::uint32_t kVerifyPiece = 64 * kBlockSize;
 
-MutableBytes bytes_of(std::string& text) {
-  return {reinterpret_cast<std::byte*>(text.data()), text.size()};
-}
-
 struct RedoRow {
   std::uint32_t content = 0;
   Redo redo;
@@ -173,9 +169,9 @@ Result<bool> Engine::verify_and_rewrite(Chunk& chunk) {
   std::string bytes;
   for (std::uint32_t at = safe / kBlockSize * kBlockSize; at < chunk.now.length; at += kVerifyPiece) {
     bytes.resize(std::min(kVerifyPiece, chunk.now.length - at));
-    auto got = extents_->read(extent, at, bytes_of(bytes));
+    auto got = extents_->read(extent, at, writable(bytes));
     if (!got) return false;
-    overlay_redo(chunk.redo, at, bytes_of(bytes));
+    overlay_redo(chunk.redo, at, writable(bytes));
     std::span<const BlockChecksum> sums(chunk.sums);
     if (first_bad_block(as_bytes(bytes), sums.subspan(at / kBlockSize, blocks_in(bytes.size()))) >= 0)
       return false;
@@ -184,7 +180,7 @@ Result<bool> Engine::verify_and_rewrite(Chunk& chunk) {
   // that yet.
   for (std::uint32_t at = safe; at < chunk.now.length; at += kVerifyPiece) {
     bytes.resize(std::min(kVerifyPiece, chunk.now.length - at));
-    TRYV(extents_->read(extent, at, bytes_of(bytes)));
+    TRYV(extents_->read(extent, at, writable(bytes)));
     TRYV(extents_->write(extent, at, as_bytes(bytes), ExtentStore::Cover::kUnsynced));
   }
   return true;

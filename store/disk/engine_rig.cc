@@ -8,8 +8,8 @@
 namespace cairn::disk {
 namespace {
 
-constexpr ClusterId kCluster{77};
-constexpr PoolId kPool{3};
+constexpr ClusterId kRigCluster{77};
+constexpr PoolId kRigPool{3};
 
 }  // namespace
 
@@ -17,11 +17,11 @@ EngineRig::EngineRig(std::uint64_t seed) : rng_(seed), disk_(seed * 31 + 7) {
   options_.background_interval = std::chrono::milliseconds(0);
   options_.reserve_bytes = 1 << 20;
   options_.cache_bytes = 1 << 20;
-  EXPECT_TRUE(ChunkEngine::format(disk_, "t", kCluster, ServerId(1), Era(1), 4 << 20));
+  EXPECT_TRUE(ChunkEngine::format(disk_, "t", kRigCluster, ServerId(1), Era(1), 4 << 20));
 }
 
 bool EngineRig::open() {
-  auto engine = ChunkEngine::open(disk_, "t", kCluster, options_);
+  auto engine = ChunkEngine::open(disk_, "t", kRigCluster, options_);
   if (!engine) {
     EXPECT_TRUE(disk_.crashed()) << engine.error().to_string();
     return false;
@@ -70,7 +70,7 @@ EngineRig::Snapshot EngineRig::next_of(std::uint32_t chunk) {
 
 WriteOptions EngineRig::options_for(const Snapshot& snapshot, bool durable) const {
   WriteOptions options;
-  options.pool = kPool;
+  options.pool = kRigPool;
   options.version = snapshot.version;
   options.request = {SessionId(4), snapshot.version.counter};
   options.durable = durable;
@@ -156,7 +156,7 @@ bool EngineRig::reversion(std::uint32_t chunk) {
 
 bool EngineRig::purge(std::uint32_t chunk) {
   trace(chunk, "purge");
-  return attempt(chunk, Snapshot{}, [&] { return engine_->purge(kPool, id(chunk)); });
+  return attempt(chunk, Snapshot{}, [&] { return engine_->purge(kRigPool, id(chunk)); });
 }
 
 void EngineRig::synced() {
@@ -222,7 +222,7 @@ void EngineRig::crash(CrashDisk::Loss loss, int again) {
 
 Result<EngineRig::Snapshot> EngineRig::actual(std::uint32_t chunk) {
   Snapshot snapshot;
-  auto info = engine_->stat(kPool, id(chunk));
+  auto info = engine_->stat(kRigPool, id(chunk));
   if (!info) {
     if (info.error().code() == Code::kNotFound) return snapshot;
     return fail(info.error());
@@ -231,7 +231,7 @@ Result<EngineRig::Snapshot> EngineRig::actual(std::uint32_t chunk) {
   snapshot.version = info->version;
   snapshot.absent = info->state == ChunkState::kAbsent;
   if (snapshot.absent) return snapshot;
-  TRY(auto read, engine_->read(kPool, id(chunk), 0, kChunkBytesMax));
+  TRY(auto read, engine_->read(kRigPool, id(chunk), 0, kChunkBytesMax));
   if (chunk_digest(info->length, read.checksums) != info->digest || read.data.size() != info->length)
     return fail(Code::kInternal, "record and content disagree");
   snapshot.data = std::move(read.data);

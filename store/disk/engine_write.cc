@@ -9,10 +9,6 @@ namespace {
 
 constexpr std::uint64_t kCopyPiece = 1 << 20;
 
-MutableBytes bytes_of(std::string& text) {
-  return {reinterpret_cast<std::byte*>(text.data()), text.size()};
-}
-
 BlockChecksum zero_block_sum() {
   static const BlockChecksum sum = checksum64(as_bytes(std::string(kBlockSize, '\0')));
   return sum;
@@ -219,23 +215,51 @@ Result<ChunkInfo> Engine::put(ChunkId id, Bytes data, std::span<const BlockCheck
       return fail(Code::kExists, fmt::format("chunk {} is there with digest {}, not {}", to_string(id),
                                              to_string(chunk.now.digest), to_string(digest)));
     }
-    if (mode == PutMode::kRepairSame) {
-      if (!chunk.present() || chunk.now.version != options.version)
-        return fail(Code::kStale, fmt::format("chunk {}: not at version {} any more", to_string(id),
-                                              to_string(options.version)));
-      if (chunk.now.digest != digest)
-        return fail(Code::kCorrupt,
-                    fmt::format("chunk {}: the repair has digest {}, the record {}", to_string(id),
-                                to_string(digest), to_string(chunk.now.digest)));
-      change.next.request = chunk.now.request;
-    } else {
-      TRY(bool done, already_done(chunk, options));
-      if (done) return false;
-      change.next.object = mode == PutMode::kObjectOnce || options.object;
-    }
+    TRY(bool done, already_done(chunk, options));
+    if (done) return false;
+    change.next.object = mode == PutMode::kObjectOnce || options.object;
     TRYV(replace_all(change, data, sums));
     return true;
   });
+}
+
+// Writes in place: no state changes, so there is nothing to fall back from. Where a logged overwrite of the
+// block is still pending, the bytes under it are brought up to date with it, which its redo does anyway.
+Result<> Engine::mend(PoolId pool, ChunkId id, std::uint32_t first_block, Bytes data) {
+  TRYV(check_writable());
+  ChunkKey key(pool, id);
+  Stripe& stripe = stripe_of(key);
+  {
+    std::unique_lock lock(stripe.mutex);
+    TRY(const Chunk* chunk, load_for_write(stripe, key));
+    const std::uint64_t begin = std::uint64_t{first_block} * kBlockSize;
+    const std::uint64_t end = begin + data.size();
+    const bool whole_blocks = end == chunk->length() || (end < chunk->length() && end % kBlockSize == 0);
+    if (data.empty() || !whole_blocks ||
+        first_bad_block(data, std::span(chunk->sums).subspan(first_block, blocks_in(data.size()))) >= 0)
+      return fail(Code::kStale, fmt::format("chunk {}: the blocks from {} on are others than those offered",
+                                            to_string(id), first_block));
+    GenerationGate::Pass pass(*gate_);
+    const auto offset = static_cast<std::uint32_t>(begin);
+    if (chunk->now.content.place == Place::kInline)
+      TRYV(mend_inline(*chunk, offset, data));
+    else
+      TRYV(extents_->write(chunk->now.content.extent, offset, data, ExtentStore::Cover::kUnsynced));
+    pass.committed();
+  }
+  return sync();
+}
+
+Result<> Engine::mend_inline(const Chunk& chunk, std::uint32_t offset, Bytes data) {
+  IndexKey key = IndexKey(Table::kInline, chunk.key).content(chunk.now.content.id);
+  rocksdb::PinnableSlice value;
+  TRY(bool found, index_->get(key.view(), value));
+  std::string bytes = found ? value.ToString() : std::string();
+  bytes.resize(chunk.now.length, '\0');  // a row of another length is damaged: what is not mended stays bad
+  std::memcpy(bytes.data() + offset, data.data(), data.size());
+  rocksdb::WriteBatch batch;
+  batch.Put(slice(key.view()), slice(bytes));
+  return write_index(batch);
 }
 
 Result<> Engine::set_value(std::string_view key, std::string_view value) {
@@ -340,7 +364,7 @@ Result<> Engine::fill_inline(Chunk& chunk, Change& change, std::uint32_t begin, 
   }
   std::string& bytes = change.inline_buffer;
   bytes.resize(change.next.length);
-  if (old_length > 0) TRYV(read_blocks(chunk, 0, bytes_of(bytes).first(old_length)));
+  if (old_length > 0) TRYV(read_blocks(chunk, 0, writable(bytes).first(old_length)));
   std::memset(bytes.data() + begin, 0, data_begin - begin);
   if (!data.empty()) std::memcpy(bytes.data() + data_begin, data.data(), data.size());
   change.inline_bytes = bytes;
@@ -371,7 +395,7 @@ Result<> Engine::fill_sums(const Chunk& chunk, Change& change, std::uint32_t beg
       continue;
     }
     buffer.assign(to - from, '\0');
-    MutableBytes bytes = bytes_of(buffer);
+    MutableBytes bytes = writable(buffer);
     if (from < old_length && !(from >= begin && to <= end))
       TRYV(read_blocks(chunk, block, bytes.first(std::min(to, old_length) - from)));
     std::uint32_t zero_from = std::max(begin, from);
@@ -427,7 +451,7 @@ void Engine::add_redo(const Chunk& chunk, Change& change, std::uint32_t offset, 
 Result<bool> Engine::repeats_old(const Chunk& chunk, std::uint32_t offset, Bytes data) {
   if (data.size() > kBlockSize || offset + data.size() != chunk.length()) return false;
   std::string old(data.size(), '\0');
-  TRYV(read_raw(chunk, offset, bytes_of(old)));
+  TRYV(read_raw(chunk, offset, writable(old)));
   return std::memcmp(old.data(), data.data(), data.size()) == 0;
 }
 
@@ -457,7 +481,7 @@ Result<> Engine::copy_old(const Chunk& chunk, const Extent& to, std::uint32_t fr
   std::string buffer;
   while (from < until) {
     buffer.resize(std::min<std::uint64_t>(kCopyPiece, until - from));
-    TRYV(read_raw(chunk, from, bytes_of(buffer)));
+    TRYV(read_raw(chunk, from, writable(buffer)));
     TRYV(extents_->write(to, from, as_bytes(buffer), ExtentStore::Cover::kUnsynced));
     from += static_cast<std::uint32_t>(buffer.size());
   }
@@ -478,12 +502,12 @@ Result<> Engine::cut(Chunk& chunk, Change& change, std::uint32_t length) {
   change.end_changed_block = last + 1;
   std::string block(std::min(kBlockSize, chunk.length() - last * kBlockSize), '\0');
   if (part < block.size()) {
-    TRYV(read_blocks(chunk, last, bytes_of(block)));
+    TRYV(read_blocks(chunk, last, writable(block)));
     change.sums[last] = checksum64(as_bytes(block).first(part));
   }
   if (change.next.content.place == Place::kInline) {
     change.inline_buffer.resize(length);
-    TRYV(read_raw(chunk, 0, bytes_of(change.inline_buffer)));
+    TRYV(read_raw(chunk, 0, writable(change.inline_buffer)));
     change.inline_bytes = change.inline_buffer;
     return {};
   }

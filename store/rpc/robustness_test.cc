@@ -15,7 +15,7 @@
 namespace cairn::rpc::testing {
 namespace {
 
-std::string wire(FrameHeader header, OutMessage message) {
+std::string raw_wire(FrameHeader header, OutMessage message) {
   if (header.payload_checksum == 0) header.payload_checksum = payload_checksum(message.payload);
   Outgoing out;
   out.add(header, message.builder().getSegmentsForOutput(), std::move(message.payload));
@@ -30,11 +30,12 @@ std::string hello(std::uint16_t min = 1, std::uint16_t max = 1) {
   body.setProtocolMin(min);
   body.setProtocolMax(max);
   body.setProgram("raw");
-  return wire({.kind = FrameKind::kHello}, std::move(out));
+  return raw_wire({.kind = FrameKind::kHello}, std::move(out));
 }
 
 std::string request(std::uint64_t id, TestMethod method, std::string_view text, Buffer payload = {}) {
-  return wire({.kind = FrameKind::kRequest, .method = method, .id = id}, message(text, std::move(payload)));
+  return raw_wire({.kind = FrameKind::kRequest, .method = method, .id = id},
+                  message(text, std::move(payload)));
 }
 
 // Gives damaged bytes right checksums, as somebody who means it would.
@@ -185,12 +186,12 @@ TEST_P(Robust, NoHelloInTimeIsClosed) {
 TEST_P(Robust, ProtocolViolationsCloseTheConnection) {
   serve();
   const std::string violations[] = {
-      hello(),                                                          // a second hello
-      wire({.kind = FrameKind::kReply, .id = 77}, message("unasked")),  // to a request that was not sent
-      request(5, kWait, "x") + request(5, kWait, "x"),                  // one number twice
-      wire({.kind = FrameKind::kHelloReply}, message("x")),
-      wire({.kind = FrameKind::kRequest, .method = kEcho, .id = 1, .payload_checksum = 1},
-           message("x", Buffer::take("wrong checksum"))),
+      hello(),                                                              // a second hello
+      raw_wire({.kind = FrameKind::kReply, .id = 77}, message("unasked")),  // to a request that was not sent
+      request(5, kWait, "x") + request(5, kWait, "x"),                      // one number twice
+      raw_wire({.kind = FrameKind::kHelloReply}, message("x")),
+      raw_wire({.kind = FrameKind::kRequest, .method = kEcho, .id = 1, .payload_checksum = 1},
+               message("x", Buffer::take("wrong checksum"))),
       std::string(48, '\0'),
   };
   for (const std::string& bytes : violations) {
@@ -214,7 +215,7 @@ TEST_P(Robust, MalformedBodiesCloseTheConnection) {
     // size.
     OutMessage same;
     same.body<schema::Empty>();
-    std::string bytes = wire({.kind = FrameKind::kRequest, .method = kEcho, .id = 1}, std::move(same));
+    std::string bytes = raw_wire({.kind = FrameKind::kRequest, .method = kEcho, .id = 1}, std::move(same));
     ASSERT_EQ(bytes.size(), kHeaderSize + 16);
     bytes.replace(kHeaderSize, 16, reinterpret_cast<const char*>(body), 16);
     auto client = greeted();
@@ -267,13 +268,13 @@ TEST_P(Robust, MutatedFrames) {
           bytes = hello();
           break;
         case 1:
-          bytes = wire({.kind = FrameKind::kCancel, .id = id}, {});
+          bytes = raw_wire({.kind = FrameKind::kCancel, .id = id}, {});
           break;
         case 2:
-          bytes = wire({.kind = FrameKind::kPing, .id = id}, {});
+          bytes = raw_wire({.kind = FrameKind::kPing, .id = id}, {});
           break;
         case 3:
-          bytes = wire({.kind = FrameKind::kGoodbye, .id = id}, {});
+          bytes = raw_wire({.kind = FrameKind::kGoodbye, .id = id}, {});
           break;
         case 4:
           bytes = request(id, kWait, "wait");
@@ -344,7 +345,7 @@ TEST_P(Robust, PingFloodWithoutReadingDoesNotGrowTheQueue) {
   serve();
   auto client = greeted();
   std::string pings;
-  for (std::uint64_t i = 0; i < 20'000; ++i) pings += wire({.kind = FrameKind::kPing, .id = i}, {});
+  for (std::uint64_t i = 0; i < 20'000; ++i) pings += raw_wire({.kind = FrameKind::kPing, .id = i}, {});
   client->send(pings);
   client->send(request(1, kEcho, "after"));
   for (;;) {
@@ -366,7 +367,7 @@ Task<> mute_server(Mute* mute, bool answer_hello) {
   if (!answer_hello) co_return;
   OutMessage out;
   out.body<schema::HelloReply>().setProtocol(kProtocolVersion);
-  const std::string bytes = wire({.kind = FrameKind::kHelloReply}, std::move(out));
+  const std::string bytes = raw_wire({.kind = FrameKind::kHelloReply}, std::move(out));
   const Bytes pieces[] = {as_bytes(bytes)};
   auto written = co_await mute->stream->write_all(pieces);
   CHECK(written.has_value(), "written");
