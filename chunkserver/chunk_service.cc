@@ -192,7 +192,7 @@ rpc::Task<Result<rpc::OutMessage>> ChunkService::fetch(rpc::Request request) {
   auto group =
       groups_.find(group_of(body.getGroup()), TargetId(body.getTarget()), GroupTable::Prefer::kInSync);
   if (!group) co_return fail(std::move(group.error()));
-  auto fetched = co_await (*group)->fetch(chunk, epoch);
+  auto fetched = co_await (*group)->fetch(chunk, epoch, body.getOffset(), body.getLength());
   if (!fetched) co_return fail(std::move(fetched.error()));
   rpc::OutMessage reply;
   auto to = reply.body<schema::FetchReply>();

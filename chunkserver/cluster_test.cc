@@ -357,16 +357,80 @@ TEST(Cluster, AFlippedByteIsRepairedFromAnotherMember) {
   EXPECT_EQ(*read, bytes);
   EXPECT_EQ(cluster.disk(0)->content(kPool, chunk), bytes);
   EXPECT_EQ(cluster.server(0).counters().corrupt_repaired.load(), 1u);
-  EXPECT_GE(cluster.server(0).counters().corrupt_found.load(), 1u);
-  // A partial write over a damaged block repairs it first.
-  ASSERT_TRUE(cluster.disk(0)->damage(kPool, chunk, 10));
-  ASSERT_TRUE(cluster.disk(1)->damage(kPool, chunk, 99'000));
+  EXPECT_EQ(cluster.server(0).counters().corrupt_found.load(), 1u);
+}
+
+// Two copies with different bad blocks were both given up, because only a whole good copy would do.
+TEST(Cluster, CopiesWithDifferentBadBlocksMendEachOther) {
+  TestCluster cluster({.servers = 2, .replicas = 2});
+  ASSERT_TRUE(cluster.wait_whole());
+  auto client = cluster.client(500);
+  const ChunkId chunk = cluster.chunk_in(0);
+  std::string bytes = pattern(1 << 20, 1);
+  ASSERT_TRUE(client->write(client->spec(chunk), bytes));
+  for (std::uint32_t at : {10u, 70'000u, 90'000u, 1'000'000u})
+    ASSERT_TRUE(cluster.disk(0)->damage(kPool, chunk, at));
+  for (std::uint32_t at : {40'000u, 99'000u}) ASSERT_TRUE(cluster.disk(1)->damage(kPool, chunk, at));
+  // A partial write over a damaged block repairs it first, at the head.
   WriteSpec spec = client->spec(chunk);
   spec.offset = 20;
   const auto written = client->write(spec, "partial");
-  // No good copy of the whole is left: each member has one damaged block.
-  EXPECT_EQ(written.error().code(), Code::kCorrupt);
-  EXPECT_EQ(client->read_once(chunk, cluster.target(0), seconds(5)).error().code(), Code::kCorrupt);
+  ASSERT_TRUE(written) << written.error().to_string();
+  bytes.replace(20, 7, "partial");
+  for (std::size_t i : {0, 1}) {
+    auto read = client->read_once(chunk, cluster.target(i), seconds(5));
+    ASSERT_TRUE(read) << read.error().to_string();
+    EXPECT_TRUE(*read == bytes);
+    EXPECT_TRUE(cluster.disk(i)->content(kPool, chunk) == bytes);
+  }
+  EXPECT_EQ(cluster.server(0).counters().corrupt_found.load(), 4u);
+  EXPECT_EQ(cluster.server(0).counters().corrupt_repaired.load(), 4u);
+  EXPECT_EQ(cluster.server(1).counters().corrupt_found.load(), 2u);
+  EXPECT_EQ(cluster.server(1).counters().corrupt_repaired.load(), 2u);
+}
+
+// Each read of a lost block counted it again and set the two servers repairing from each other for ever.
+TEST(Cluster, ABlockWithoutAGoodCopyIsCountedOnceAndTheRestIsServed) {
+  TestCluster cluster({.servers = 2, .replicas = 2});
+  ASSERT_TRUE(cluster.wait_whole());
+  auto client = cluster.client(500);
+  const ChunkId chunk = cluster.chunk_in(0);
+  std::string bytes = pattern(200'000, 1);
+  ASSERT_TRUE(client->write(client->spec(chunk), bytes));
+  ASSERT_TRUE(cluster.disk(0)->damage(kPool, chunk, 3 * kBlockSize));
+  ASSERT_TRUE(cluster.disk(1)->damage(kPool, chunk, 3 * kBlockSize + 1));
+  ASSERT_TRUE(cluster.disk(0)->damage(kPool, chunk, 5 * kBlockSize));
+  for (int n = 0; n < 20; ++n) {
+    for (std::size_t i : {0, 1}) {
+      auto read = client->read_once(chunk, cluster.target(i), seconds(5));
+      ASSERT_FALSE(read);
+      EXPECT_EQ(read.error().code(), Code::kCorrupt);
+      EXPECT_NE(read.error().message().find("bytes 49152 to 65536"), std::string::npos)
+          << read.error().message();
+    }
+  }
+  EXPECT_EQ(cluster.server(0).counters().corrupt_found.load(), 2u);
+  EXPECT_EQ(cluster.server(1).counters().corrupt_found.load(), 1u);
+  EXPECT_EQ(cluster.server(0).counters().corrupt_repaired.load(), 1u);
+  EXPECT_EQ(cluster.server(1).counters().corrupt_repaired.load(), 0u);
+  for (std::size_t i : {0, 1}) {
+    EXPECT_TRUE(*client->read_once(chunk, cluster.target(i), seconds(5), 0, 3 * kBlockSize) ==
+                bytes.substr(0, 3 * kBlockSize));
+    EXPECT_TRUE(*client->read_once(chunk, cluster.target(i), seconds(5), 4 * kBlockSize) ==
+                bytes.substr(4 * kBlockSize));
+  }
+  // Written over as a whole, the block is good again; damaged again, that is news.
+  WriteSpec spec = client->spec(chunk);
+  spec.offset = 3 * kBlockSize - 5;
+  const std::string fresh = pattern(kBlockSize + 10, 2);
+  auto written = client->write(spec, fresh);
+  ASSERT_TRUE(written) << written.error().to_string();
+  bytes.replace(spec.offset, fresh.size(), fresh);
+  for (std::size_t i : {0, 1})
+    EXPECT_TRUE(*client->read_once(chunk, cluster.target(i), seconds(5)) == bytes) << i;
+  ASSERT_TRUE(cluster.disk(0)->damage(kPool, chunk, 3 * kBlockSize));
+  EXPECT_TRUE(*client->read_once(chunk, cluster.target(0), seconds(5)) == bytes);
+  EXPECT_EQ(cluster.server(0).counters().corrupt_found.load(), 3u);
 }
 
 TEST(Cluster, NoLeaseNoService) {

@@ -133,7 +133,10 @@ class Group : public std::enable_shared_from_this<Group> {
   // group_source.cc. Only an in-sync member answers, or any one while the group reconciles.
   rpc::Task<Result<ChunkPage>> list(Epoch epoch, std::uint32_t slots, std::optional<ChunkId> after,
                                     std::uint32_t limit);
-  rpc::Task<Result<FetchedChunk>> fetch(ChunkId chunk, Epoch epoch);
+  // `length` 0: the whole chunk; else whole blocks from `offset` on, cut at its length. kCorrupt: a block of
+  // them is damaged here.
+  rpc::Task<Result<FetchedChunk>> fetch(ChunkId chunk, Epoch epoch, std::uint32_t offset,
+                                        std::uint32_t length);
   rpc::Task<Result<WriteOutcome>> reversion(ChunkId chunk, Epoch epoch, Version above, Deadline deadline);
 
  private:
@@ -173,17 +176,27 @@ class Group : public std::enable_shared_from_this<Group> {
   void finish(const OpPtr& op, Result<WriteOutcome> result);
 
   Result<> may_give(Epoch epoch) const;  // group_source.cc
-  static rpc::Task<> repair_later(std::shared_ptr<Group> self, ChunkId chunk);
+  static rpc::Task<> repair_later(std::shared_ptr<Group> self, ChunkId chunk, BlockRange range);
 
   // joiner.cc: makes this chunk what the in-sync members have; success if it is.
   rpc::Task<Result<>> copy_chunk(ChunkId chunk, std::shared_ptr<JoinLedger> ledger);
   bool joins(const std::shared_ptr<JoinLedger>& ledger) const;
 
-  // group_read.cc
-  rpc::Task<Result<>> repair(ChunkId chunk, bool locked);
   rpc::Task<Result<FetchedChunk>> fetch_from(GroupMember member, ChunkId chunk, Epoch epoch,
-                                             Deadline deadline);
-  void log_corrupt(disk::ChunkEngine& engine);
+                                             Deadline deadline);  // group_read.cc
+
+  // group_repair.cc. Makes `range` of the chunk readable again, and what else is damaged of it as far as
+  // possible. kCorrupt: no member has a good copy of a block of the range. kNotHere: a member could not be
+  // asked; try again. `locked`: the caller holds the chunk.
+  rpc::Task<Result<>> repair(ChunkId chunk, BlockRange range, bool locked);
+  struct Damage;
+  Result<Damage> look_for_damage(disk::ChunkEngine& engine, ChunkId chunk);
+  void note_damage(disk::ChunkEngine& engine);
+  enum class Mended { kYes, kNowhere, kUnknown };
+  rpc::Task<Mended> mend(std::shared_ptr<const Damage> damage, BlockRange blocks);
+  rpc::Task<Result<rpc::Buffer>> fetch_blocks(GroupMember member, std::shared_ptr<const Damage> damage,
+                                              BlockRange blocks, Epoch epoch);
+  Error unreadable(const ChunkId& chunk, std::uint32_t block, std::string_view why) const;
   OpPtr active_op(const ChunkId& chunk) const;
   bool note_lease(const WriteSpec& spec);
 

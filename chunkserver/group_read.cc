@@ -1,24 +1,25 @@
-// Reads, and repair of what a read finds damaged.
+// Reads of clients, and of whole chunks from other members.
 #include <fmt/format.h>
 
 #include <algorithm>
 
 #include "chunkserver/group.h"
 #include "chunkserver/wire.h"
-#include "store/base/log.h"
 
 namespace cairn::chunkserver {
 namespace {
 
 constexpr Duration kDirtyWait = std::chrono::milliseconds(20);
-constexpr Duration kRepairWait = std::chrono::seconds(10);
+constexpr int kRepairsMax = 2;  // a block may go bad while another one is repaired, but not for ever
 
 }  // namespace
 
 rpc::Task<Result<ReadOutcome>> Group::read(ChunkId chunk, Epoch epoch, std::uint32_t offset,
                                            std::uint32_t length, Deadline deadline) {
-  bool repaired = false;
-  for (;;) {
+  const BlockRange range{
+      offset / kBlockSize,
+      static_cast<std::uint32_t>((std::uint64_t{offset} + length + kBlockSize - 1) / kBlockSize)};
+  for (int repairs = 0;;) {
     auto admitted = co_await admit(epoch, Need::kRead, deadline);
     if (!admitted) co_return fail(std::move(admitted.error()));
     if (OpPtr op = active_op(chunk)) {
@@ -48,14 +49,15 @@ rpc::Task<Result<ReadOutcome>> Group::read(ChunkId chunk, Epoch epoch, std::uint
       if (!content || content->info.version >= op->spec.version) continue;
     }
     if (content) {
+      if (target_.damage().any()) target_.damage().whole(chunk, range);
       env_.counters.reads.fetch_add(1, std::memory_order_relaxed);
       env_.counters.read_bytes.fetch_add(content->data.size(), std::memory_order_relaxed);
       co_return ReadOutcome{std::move(*content)};
     }
-    if (content.error().code() != Code::kCorrupt || repaired) co_return fail(std::move(content.error()));
-    auto mended = co_await repair(chunk, false);
+    if (content.error().code() != Code::kCorrupt || repairs++ == kRepairsMax)
+      co_return fail(std::move(content.error()));
+    auto mended = co_await repair(chunk, range, false);
     if (!mended) co_return fail(std::move(mended.error()));
-    repaired = true;
   }
 }
 
@@ -83,85 +85,6 @@ rpc::Task<Result<FetchedChunk>> Group::fetch_from(GroupMember member, ChunkId ch
     co_return fail(Code::kCorrupt, fmt::format("chunk {}: what server {} sent does not match its checksums",
                                                to_string(chunk), to_string(member.server)));
   co_return fetched;
-}
-
-void Group::log_corrupt(disk::ChunkEngine& engine) {
-  for (const disk::CorruptChunk& bad : engine.take_corrupt()) {
-    env_.counters.corrupt_found.fetch_add(1);
-    const std::uint64_t from = std::uint64_t{bad.block} * kBlockSize;
-    log_warn("chunk_corrupt", "chunk={} owner={} target={} path={} bytes={}-{} version={} detail={}",
-             to_string(bad.info.chunk), to_string(bad.info.owner_hint), to_string(target_.id()),
-             target_.path(), from, std::min<std::uint64_t>(from + kBlockSize, bad.info.length),
-             to_string(bad.info.version), log_quote(bad.detail));
-  }
-}
-
-// Puts a good copy of the same version in the place of a damaged one. Success also if it is whole by now.
-rpc::Task<Result<>> Group::repair(ChunkId chunk, bool locked) {
-  ChunkLocks::Hold hold;
-  if (!locked) {
-    auto held = co_await locks_.acquire(chunk, Deadline::after(env_.runtime.clock(), kRepairWait));
-    if (!held) co_return fail(std::move(held.error()));
-    hold = std::move(*held);
-  }
-  using Found = std::optional<disk::ChunkInfo>;  // of the damaged copy; nullopt: it is whole
-  Target::Work<Found> look = [self = shared_from_this(), chunk](disk::ChunkEngine& engine) -> Result<Found> {
-    auto whole = engine.read(self->id_.pool, chunk, 0, rpc::kPayloadMax);
-    self->log_corrupt(engine);
-    if (whole) return Found();
-    if (whole.error().code() != Code::kCorrupt) return fail(std::move(whole.error()));
-    TRY(auto info, engine.stat(self->id_.pool, chunk));
-    return Found(std::move(info));
-  };
-  auto bad = co_await target_.run<Found>(std::move(look));
-  if (!bad) co_return fail(std::move(bad.error()));
-  if (!*bad) co_return Result<>();
-  GroupConfig config;
-  {
-    std::lock_guard lock(mutex_);
-    config = config_;
-  }
-  std::string why = "this is the only copy";
-  for (const GroupMember& member : config.members) {
-    if (!member.in_sync || member.target == target_.id()) continue;
-    const Deadline deadline = Deadline::after(env_.runtime.clock(), kRepairWait);
-    auto good = co_await fetch_from(member, chunk, config.epoch, deadline);
-    if (!good) {
-      why = good.error().to_string();
-      continue;
-    }
-    auto copy = std::make_shared<FetchedChunk>(std::move(*good));
-    Target::Work<void> mend = [copy](disk::ChunkEngine& engine) -> Result<> {
-      disk::WriteOptions options;
-      options.pool = copy->info.pool;
-      options.version = copy->info.version;
-      options.request = copy->info.last_request;
-      options.owner_hint = copy->info.owner_hint;
-      options.object = copy->info.object;
-      options.durable = true;
-      TRYV(engine.put(copy->info.chunk, copy->bytes.bytes(), copy->checksums,
-                      disk::ChunkEngine::PutMode::kRepairSame, options));
-      return {};
-    };
-    auto mended = co_await target_.run_durable<void>(std::move(mend));
-    if (mended) {
-      env_.counters.corrupt_repaired.fetch_add(1);
-      log_warn("chunk_repaired", "chunk={} owner={} target={} from={} version={}", to_string(chunk),
-               to_string((*bad)->owner_hint), to_string(target_.id()), to_string(member.target),
-               to_string((*bad)->version));
-      env_.heartbeat_now();
-      co_return Result<>();
-    }
-    why = mended.error().to_string();
-  }
-  log_error("chunk_lost", "chunk={} owner={} target={} path={} length={} version={} error={}",
-            to_string(chunk), to_string((*bad)->owner_hint), to_string(target_.id()), target_.path(),
-            (*bad)->length, to_string((*bad)->version), log_quote(why));
-  co_return fail(
-      Code::kCorrupt,
-      fmt::format("chunk {} of inode {} is damaged on target {} ({}) and no good copy was found: {}",
-                  to_string(chunk), to_string((*bad)->owner_hint), to_string(target_.id()), target_.path(),
-                  why));
 }
 
 }  // namespace cairn::chunkserver

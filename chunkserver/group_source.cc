@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include "chunkserver/group.h"
-#include "store/base/log.h"
 
 namespace cairn::chunkserver {
 namespace {
@@ -50,21 +49,26 @@ rpc::Task<Result<ChunkPage>> Group::list(Epoch epoch, std::uint32_t slots, std::
   co_return page;
 }
 
-rpc::Task<Result<FetchedChunk>> Group::fetch(ChunkId chunk, Epoch epoch) {
+rpc::Task<Result<FetchedChunk>> Group::fetch(ChunkId chunk, Epoch epoch, std::uint32_t offset,
+                                             std::uint32_t length) {
   CO_TRYV(may_give(epoch));
+  const bool all = length == 0;
+  if (offset % kBlockSize != 0 || length % kBlockSize != 0 || length > rpc::kPayloadMax ||
+      (all && offset != 0))
+    co_return fail(Code::kInvalidArgument, "fetch: not whole blocks");
   {
     std::lock_guard lock(mutex_);
     if (aside_locked(chunk)) co_return fail(Code::kNotFound, "no chunk " + to_string(chunk));
   }
-  Target::Work<FetchedChunk> work = [pool = id_.pool,
-                                     chunk](disk::ChunkEngine& engine) -> Result<FetchedChunk> {
+  Target::Work<FetchedChunk> work = [pool = id_.pool, chunk, all, offset,
+                                     length](disk::ChunkEngine& engine) -> Result<FetchedChunk> {
     FetchedChunk out;
-    auto content = engine.read(pool, chunk, 0, rpc::kPayloadMax);
+    auto content = engine.read(pool, chunk, offset, all ? rpc::kPayloadMax : length);
     if (content) {
       out.info = content->info;
       out.checksums = std::move(content->checksums);
       out.bytes = rpc::Buffer::take(std::move(content->data));
-      if (out.bytes.size() != out.info.length)
+      if (all && out.bytes.size() != out.info.length)
         return fail(Code::kRange, fmt::format("chunk {} of {} bytes is too large to be sent",
                                               to_string(chunk), out.info.length));
       return out;
@@ -77,18 +81,13 @@ rpc::Task<Result<FetchedChunk>> Group::fetch(ChunkId chunk, Epoch epoch) {
   };
   auto fetched = co_await target_.run<FetchedChunk>(std::move(work));
   if (!fetched) {
-    if (fetched.error().code() == Code::kCorrupt)
-      env_.tasks.spawn(env_.runtime.executor(), repair_later(shared_from_this(), chunk));
+    // Not for a few blocks: who asks for those repairs its own, and the two would set each other going.
+    if (fetched.error().code() == Code::kCorrupt && all)
+      env_.tasks.spawn(env_.runtime.executor(), repair_later(shared_from_this(), chunk, {}));
     co_return fail(std::move(fetched.error()));
   }
   CO_TRYV(may_give(epoch));
   co_return fetched;
-}
-
-rpc::Task<> Group::repair_later(std::shared_ptr<Group> self, ChunkId chunk) {
-  auto repaired = co_await self->repair(chunk, false);
-  if (!repaired)
-    log_debug("repair_failed", "chunk={} error={}", to_string(chunk), log_quote(repaired.error().message()));
 }
 
 }  // namespace cairn::chunkserver

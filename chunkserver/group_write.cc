@@ -140,8 +140,13 @@ rpc::Task<Result<>> Group::make_whole(OpPtr op, std::optional<disk::ChunkInfo> s
     };
     auto whole = co_await target_.run<void>(std::move(work));
     if (whole || whole.error().code() != Code::kCorrupt || *bad || attempt > 0) co_return whole;
-    auto repaired = co_await repair(op->spec.chunk, true);
-    if (!repaired) co_return fail(std::move(repaired.error()));
+    // Only its edges were read: a block in between that is lost comes back with this write.
+    const std::uint64_t end = std::uint64_t{op->spec.offset} + op->payload.size();
+    for (std::uint64_t edge : {std::uint64_t{op->spec.offset} / kBlockSize, end / kBlockSize}) {
+      const BlockRange block{static_cast<std::uint32_t>(edge), static_cast<std::uint32_t>(edge) + 1};
+      auto repaired = co_await repair(op->spec.chunk, block, true);
+      if (!repaired) co_return fail(std::move(repaired.error()));
+    }
   }
 }
 

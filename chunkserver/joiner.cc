@@ -12,8 +12,9 @@ namespace {
 
 constexpr std::uint64_t kLanes = 6;  // chunks copied at once for one group
 constexpr Duration kIdle = std::chrono::milliseconds(20);
-constexpr Duration kRetry = std::chrono::milliseconds(100);
-constexpr Duration kRetryFull = std::chrono::seconds(1);
+constexpr Duration kJoinRetry = std::chrono::milliseconds(100);
+constexpr Duration kJoinRetryFull = std::chrono::seconds(1);
+constexpr Duration kJoinRetryDamaged = std::chrono::seconds(5);  // the source has to repair it first
 constexpr Duration kCopyTimeout = std::chrono::seconds(30);
 
 bool cancelled(const Result<>& waited) {
@@ -60,7 +61,7 @@ rpc::Task<> Joiner::run(std::shared_ptr<Group> group, std::shared_ptr<JoinLedger
       // Mostly the tail has not heard of the epoch yet.
       auto slept = co_await rpc::sleep_for(runtime, pause);
       if (cancelled(slept)) co_return;
-      pause = std::min(2 * pause, kRetry);
+      pause = std::min(2 * pause, kJoinRetry);
     }
   }
   auto lanes = std::make_shared<Quota>(runtime, kLanes);
@@ -186,7 +187,8 @@ rpc::Task<> Joiner::copy_one(std::shared_ptr<Group> group, std::shared_ptr<JoinL
     } else {
       const bool full = copied.error().code() == Code::kNoSpace;
       if (full) ledger->state = JoinLedger::State::kFailed;
-      pause = full ? kRetryFull : kRetry;
+      const bool damaged = copied.error().code() == Code::kCorrupt;
+      pause = full ? kJoinRetryFull : damaged ? kJoinRetryDamaged : kJoinRetry;
     }
   }
   if (!copied)

@@ -156,15 +156,9 @@ class MemoryEngine final : public disk::ChunkEngine {
     if (data.size() > 0 && first_bad_block(data, checksums) >= 0)
       return fail(Code::kCorrupt, "bad bytes given");
     const Digest digest = chunk_digest(static_cast<std::uint32_t>(data.size()), block_checksums(data));
-    if (mode != PutMode::kReplaceLower) {
+    if (mode == PutMode::kObjectOnce) {
       std::lock_guard lock(disk_->mutex_);
       auto found = find(options.pool, chunk);
-      if (mode == PutMode::kRepairSame) {
-        if (!found || (*found)->info.version != options.version) return fail(Code::kStale, "another version");
-        if ((*found)->info.digest != digest) return fail(Code::kCorrupt, "another digest");
-        (*found)->bytes = as_text(data);
-        return (*found)->info;
-      }
       if (found && (*found)->info.state == ChunkState::kPresent && (*found)->info.object) {
         if ((*found)->info.digest == digest) return (*found)->info;
         return fail(Code::kExists, "other bytes");
@@ -210,6 +204,17 @@ class MemoryEngine final : public disk::ChunkEngine {
       stored.info.state = state;
       return {};
     });
+  }
+  Result<> mend(PoolId pool, ChunkId chunk, std::uint32_t first_block, Bytes data) override {
+    std::lock_guard lock(disk_->mutex_);
+    TRYV(check_disk());
+    TRY(Stored * stored, find(pool, chunk));
+    const std::size_t from = std::size_t{first_block} * kBlockSize;
+    if (data.empty() || from + data.size() > stored->bytes.size() ||
+        first_bad_block(data, std::span(stored->sums).subspan(first_block, blocks_in(data.size()))) >= 0)
+      return fail(Code::kStale, "other blocks");
+    std::memcpy(stored->bytes.data() + from, data.data(), data.size());
+    return {};
   }
   Result<> purge(PoolId pool, ChunkId chunk) override {
     std::lock_guard lock(disk_->mutex_);
@@ -316,6 +321,8 @@ class MemoryEngine final : public disk::ChunkEngine {
       if (info.state == ChunkState::kAbsent) next.bytes.clear();
     }
     const std::uint64_t before = next.bytes.size();
+    const std::string old_bytes = next.bytes;
+    const std::vector<BlockChecksum> old_sums = next.sums;
     next.info.chunk = chunk;
     next.info.pool = options.pool;
     next.info.state = ChunkState::kPresent;
@@ -327,6 +334,13 @@ class MemoryEngine final : public disk::ChunkEngine {
     if (options.owner_hint.valid()) next.info.owner_hint = options.owner_hint;
     next.info.length = static_cast<std::uint32_t>(next.bytes.size());
     next.sums = block_checksums(as_bytes(next.bytes));
+    for (std::size_t i = 0; i < std::min(next.sums.size(), old_sums.size()); ++i) {
+      // What was not written over keeps its checksum, or a damaged block would become a good one.
+      const auto block = [&](const std::string& bytes) {
+        return std::string_view(bytes).substr(i * kBlockSize, kBlockSize);
+      };
+      if (block(old_bytes) == block(next.bytes)) next.sums[i] = old_sums[i];
+    }
     next.info.digest = chunk_digest(next.info.length, next.sums);
     const ChunkInfo info = next.info;
     disk_->store(MemoryDisk::key(options.pool, chunk), std::move(next));

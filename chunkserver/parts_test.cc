@@ -6,6 +6,7 @@
 
 #include "chunkserver/chunk_locks.h"
 #include "chunkserver/config.h"
+#include "chunkserver/damage_log.h"
 #include "chunkserver/group_config.h"
 #include "chunkserver/group_memory.h"
 #include "chunkserver/join_ledger.h"
@@ -135,6 +136,36 @@ TEST_F(ChunkLocksTest, OneHolderAChunk) {
   *hold = ChunkLocks::Hold();
   EXPECT_TRUE(got.get_future().get());
   EXPECT_TRUE(rpc::block_on(runtime, locks.acquire(a, soon())));
+}
+
+TEST(DamageLog, EachBlockIsNewsOnceAndLostOnesRest) {
+  DamageLog log;
+  const ChunkId a{DataId(1), 0, 0}, b{DataId(2), 0, 0};
+  TimePoint now{};
+  EXPECT_FALSE(log.any());
+  EXPECT_TRUE(log.found(a, 3));
+  EXPECT_FALSE(log.found(a, 3));
+  EXPECT_TRUE(log.found(a, 4));
+  EXPECT_TRUE(log.found(b, 3));
+  EXPECT_TRUE(log.any());
+  EXPECT_FALSE(log.first_resting(a, {}, now));
+  EXPECT_TRUE(log.lost(a, 4, now));
+  EXPECT_EQ(log.first_resting(a, {}, now), 4u);
+  EXPECT_FALSE(log.first_resting(a, {0, 4}, now));
+  EXPECT_FALSE(log.resting(a, 3, now));
+  now = now + DamageLog::kRetryMin;
+  EXPECT_FALSE(log.resting(a, 4, now));
+  EXPECT_FALSE(log.lost(a, 4, now));  // not news
+  EXPECT_TRUE(log.resting(a, 4, now + DamageLog::kRetryMin));
+  for (int i = 0; i < 20; ++i) log.lost(a, 4, now);
+  EXPECT_TRUE(log.resting(a, 4, now + DamageLog::kRetryMax - milliseconds(1)));
+  EXPECT_FALSE(log.resting(a, 4, now + DamageLog::kRetryMax));
+  log.whole(a, {4, 5});
+  EXPECT_TRUE(log.found(a, 4));
+  log.whole(a, {});
+  log.whole(b, {3, 4});
+  EXPECT_FALSE(log.any());
+  for (std::uint64_t n = 0; n < 3 * DamageLog::kChunksMax; ++n) log.found({DataId(n), 0, 0}, 0);
 }
 
 TEST(JoinLedger, HoldsBehindTheCursorUnlessMissing) {

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <string>
 
+#include "chunkserver/damage_log.h"
 #include "store/base/result.h"
 #include "store/disk/chunk_engine.h"
 #include "store/rpc/task.h"
@@ -54,6 +55,8 @@ class Target {
   bool failed() const { return failed_.load(std::memory_order_acquire); }
   void on_failure(std::function<void()> callback) { on_failure_ = std::move(callback); }  // set before use
 
+  DamageLog& damage() { return damage_; }
+
   // Space left for chunk data: as of the last refresh, less what was written since. Never blocks.
   std::uint64_t available() const;
   void wrote(std::uint64_t bytes) { written_.fetch_add(bytes, std::memory_order_relaxed); }
@@ -75,6 +78,7 @@ class Target {
   std::function<void()> on_failure_;
   std::atomic<bool> failed_{false};
   std::atomic<std::uint64_t> written_{0};
+  DamageLog damage_;
   mutable std::mutex mutex_;
   disk::Usage usage_;        // guarded by mutex_
   rpc::BlockingPool quick_;  // last members: they finish what is queued before the engine goes

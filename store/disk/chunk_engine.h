@@ -143,10 +143,8 @@ class ChunkEngine {
                                   std::span<const BlockChecksum> checksums, const WriteOptions& options) = 0;
   // Stores whole content, replacing what is there atomically (copy-in of repair and catch-up, objects,
   // re-versioning). With `object` and a present object chunk of the same digest: succeeds, changes nothing;
-  // another digest: kExists. kRepairSame: the stored content is corrupt; replaces it by good bytes of exactly
-  // the same version (kStale otherwise) whose chunk_digest() equals the stored record's digest (kCorrupt
-  // otherwise).
-  enum class PutMode { kReplaceLower, kObjectOnce, kRepairSame };
+  // another digest: kExists.
+  enum class PutMode { kReplaceLower, kObjectOnce };
   virtual Result<ChunkInfo> put(ChunkId chunk, Bytes data, std::span<const BlockChecksum> checksums,
                                 PutMode mode, const WriteOptions& options) = 0;
   // Cuts (or extends with zeros) to `length`.
@@ -158,6 +156,11 @@ class ChunkEngine {
   virtual Result<ChunkInfo> make_absent(ChunkId chunk, const WriteOptions& options) = 0;
   // Raises the version without touching content (a survivor re-versions before a returning member copies).
   virtual Result<ChunkInfo> reversion(ChunkId chunk, const WriteOptions& options) = 0;
+  // Puts good bytes in the place of damaged ones: whole blocks from `first_block` on (the last may end at the
+  // chunk's end), which must be exactly what is recorded there: they match the stored checksums, else kStale
+  // and nothing changed. Version and digest stay. Synced on return; a power cut leaves each block as it was
+  // or good.
+  virtual Result<> mend(PoolId pool, ChunkId chunk, std::uint32_t first_block, Bytes data) = 0;
   // Removes record and content entirely; success if there is none. Only on the metadata server's order.
   virtual Result<> purge(PoolId pool, ChunkId chunk) = 0;
 

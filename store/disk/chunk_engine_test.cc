@@ -45,6 +45,12 @@ class ChunkEngineTest : public testing::Test {
     engine_.reset();
     open();
   }
+  void power_cut() {  // nothing unsynced reached the disk
+    disk_.crash();
+    engine_.reset();
+    disk_.restart(CrashDisk::Loss::kAll);
+    open();
+  }
   void check() {
     auto checked = static_cast<Engine&>(*engine_).check_consistency();
     EXPECT_TRUE(checked) << checked.error().to_string();
@@ -335,18 +341,45 @@ TEST_F(ChunkEngineTest, flipped_bits_are_found_and_repaired) {
   // version.
   EXPECT_EQ(engine_->write(chunk(0), 5 * kBlockSize + 100, as_bytes("x"), {}, next()).error().code(),
             Code::kCorrupt);
-  WriteOptions same = next();
-  same.version = engine_->stat(kPool, chunk(0))->version;
-  std::string wrong = data;
+  const ChunkInfo before = *engine_->stat(kPool, chunk(0));
+  std::string good = data.substr(5 * kBlockSize, kBlockSize);
+  std::string wrong = good;
   wrong[5] = static_cast<char>(wrong[5] ^ 1);
-  auto mode = ChunkEngine::PutMode::kRepairSame;
-  EXPECT_EQ(engine_->put(chunk(0), as_bytes(wrong), {}, mode, same).error().code(), Code::kCorrupt);
-  auto repaired = engine_->put(chunk(0), as_bytes(data), {}, mode, same);
+  EXPECT_EQ(engine_->mend(kPool, chunk(0), 5, as_bytes(wrong)).error().code(), Code::kStale);
+  EXPECT_EQ(engine_->mend(kPool, chunk(0), 4, as_bytes(good)).error().code(), Code::kStale);
+  EXPECT_EQ(engine_->mend(kPool, chunk(0), 5, as_bytes(good).first(100)).error().code(), Code::kStale);
+  EXPECT_EQ(engine_->mend(kPool, chunk(0), 5000, as_bytes(good)).error().code(), Code::kStale);
+  EXPECT_EQ(engine_->mend(kPool, chunk(7), 0, as_bytes(good)).error().code(), Code::kStale)
+      << "no such chunk";
+  auto repaired = engine_->mend(kPool, chunk(0), 5, as_bytes(good));
   ASSERT_TRUE(repaired) << repaired.error().to_string();
-  EXPECT_EQ(repaired->version, same.version);
+  EXPECT_EQ(engine_->stat(kPool, chunk(0))->version, before.version);
+  EXPECT_EQ(engine_->stat(kPool, chunk(0))->digest, before.digest);
   EXPECT_EQ(content(chunk(0)), data);
-  same.version.counter += 50;
-  EXPECT_EQ(engine_->put(chunk(0), as_bytes(data), {}, mode, same).error().code(), Code::kStale);
+  check();
+}
+
+TEST_F(ChunkEngineTest, a_mended_block_is_on_disk_and_keeps_overwrites_that_are_pending) {
+  std::string data = random_bytes(300'000, 1);
+  write(chunk(0), 0, data);
+  ASSERT_TRUE(engine_->sync());
+  auto place = disk_.find("t/extents", data.substr(5 * kBlockSize + 7, 64));
+  ASSERT_TRUE(place);
+  write(chunk(0), 9 * kBlockSize + 10, "pending");  // logged, not yet in place
+  data.replace(9 * kBlockSize + 10, 7, "pending");
+  disk_.damage(place->first, place->second);
+  ASSERT_TRUE(engine_->mend(kPool, chunk(0), 5, as_bytes(data.substr(5 * kBlockSize, kBlockSize))));
+  power_cut();
+  EXPECT_EQ(content(chunk(0)), data);
+  check();
+}
+
+TEST_F(ChunkEngineTest, an_inline_chunk_is_mended) {
+  const std::string data = random_bytes(20'000, 1);
+  write(chunk(0), 0, data);
+  ASSERT_TRUE(engine_->sync());
+  EXPECT_TRUE(engine_->mend(kPool, chunk(0), 1, as_bytes(data.substr(kBlockSize))));
+  EXPECT_EQ(content(chunk(0)), data);
   check();
 }
 

@@ -183,8 +183,39 @@ class Corruption(unittest.TestCase):
             self.assertEqual(raised.exception.errno, 5)
             logs = c.log("chunkserver-1") + c.log("chunkserver-2")
             self.assertIn("chunk_corrupt", logs)
+            self.assertIn("chunk_lost", logs)
+            self.assertIn(f"bytes={2 * MIB}-", logs)
             with open(c.mnt / "f", "rb") as f:   # the rest of the file is still readable
                 self.assertEqual(f.read(MIB), data[:MIB])
+            # Reading it again and again is no new damage, and sets nobody to work.
+            for _ in range(3):
+                with self.assertRaises(OSError), open(c.mnt / "f", "rb") as f:
+                    f.seek(2 * MIB)
+                    f.read(1)
+            wait_for("each copy counts one bad block", lambda: c.status()["corrupt"]["found"] == 2)
+            self.assertEqual(c.status()["corrupt"], {"found": 2, "repaired": 0})
+
+    def test_copies_with_different_bad_blocks_mend_each_other(self):
+        with Cluster(chunkservers=2, mount=True) as c:
+            data = pattern("both", 3 * MIB)
+            write_durably(c.mnt / "f", data)
+            places = {"chunkserver-1": [100_000, 2 * MIB + 5], "chunkserver-2": [MIB, 2 * MIB + 200_000]}
+            needles = {part: [data[at:at + 64] for at in ats] for part, ats in places.items()}
+            for part, all in needles.items():
+                for needle in all:
+                    self.assertGreater(self.flip(c.data / part, needle), 0)
+            def whole():  # which copy is read is the client's choice: read until both were
+                drop_caches()
+                self.assertEqual((c.mnt / "f").read_bytes(), data)
+                return c.status()["corrupt"]["repaired"] >= 2
+            wait_for("a copy is repaired", whole)
+            status = c.status()["corrupt"]
+            self.assertEqual(status["found"], status["repaired"])
+            self.assertLessEqual(status["found"], 4)
+            for part, all in needles.items():
+                if "chunk_repaired" in c.log(part):
+                    for needle in all:
+                        self.assertGreater(self.flip(c.data / part, needle), 0, "no good bytes were written back")
 
 
 class FullDisk(unittest.TestCase):

@@ -90,6 +90,7 @@ struct ListChunksRequest {
   after @4 :ChunkEntry;        # last entry of the page before; absent: from the start
   hasAfter @5 :Bool;
   target @6 :UInt64;           # as in ChunkContext
+  sync @7 :Bool;               # first put on disk what is listed
 }
 struct ChunkEntry {
   chunk @0 :Common.ChunkId;
@@ -108,9 +109,17 @@ struct ListChunksReply {
   reconciledAt @2 :UInt64;     # epoch in which this group last reconciled after all members had restarted; 0: never
 }
 
-# Whole content of one chunk for a joiner or for repair of a corrupt copy; payload: all its bytes.
+# One chunk for a joiner (whole), or blocks of it for the repair of a damaged copy; payload: the bytes.
 # notFound: this member has no record of it. An absent record has entry.state 1 and no payload.
-struct FetchRequest { chunk @0 :Common.ChunkId; group @1 :Common.GroupId; epoch @2 :UInt64; target @3 :UInt64; }
+# corrupt: a block of what was asked is damaged here too.
+struct FetchRequest {
+  chunk @0 :Common.ChunkId;
+  group @1 :Common.GroupId;
+  epoch @2 :UInt64;
+  target @3 :UInt64;
+  offset @4 :UInt32;           # a block boundary
+  length @5 :UInt32;           # whole blocks, cut at the chunk's length; 0: all of the chunk
+}
 struct FetchReply { entry @0 :ChunkEntry; checksums @1 :List(UInt64); }
 
 # A joiner asks the head to give a chunk a new version, because it holds a higher one that was never committed.

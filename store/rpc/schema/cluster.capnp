@@ -73,6 +73,7 @@ struct HeartbeatRequest {
   corruptFound @8 :UInt64;
   corruptRepaired @9 :UInt64;
   unknownChunks @10 :UInt64;   # chunks kept aside that no in-sync member knows
+  leftovers @11 :List(GroupOnTarget);  # groups that a target is not in and still has chunks of (some of them, if many)
   struct Progress {
     group @0 :Common.GroupId;
     target @1 :UInt64;
@@ -93,7 +94,12 @@ struct HeartbeatReply {
   purges @5 :List(Purge);
   journal @6 :Common.JournalPosition;  # synced position: remember it on disk
   retired @7 :List(UInt64);    # targets that no group uses any more and that may be emptied by the operator
+  drops @8 :List(Drop);        # leftovers that may go
 }
+struct GroupOnTarget { group @0 :Common.GroupId; target @1 :UInt64; }
+# The target removes what it has of a group that is whole without it in exactly this epoch: those chunks that each in-sync
+# member lists, synced, in this epoch. Repeated for as long as the target reports them as left over.
+struct Drop { group @0 :Common.GroupId; target @1 :UInt64; epoch @2 :UInt64; }
 # A data id whose chunks [0, chunks) may go: no record refers to it and no session that could write it lives.
 struct Purge { sequence @0 :UInt64; data @1 :UInt64; pool @2 :UInt16; chunks @3 :UInt32; }
 
