@@ -63,6 +63,7 @@ class Disk {
     kRead,    // must exist
     kUpdate,  // read and write; created if missing
     kEmpty,   // read and write; created or emptied
+    kBulk,    // as kUpdate; large writes of aligned memory to aligned places may bypass the page cache
   };
   virtual ~Disk() = default;
   virtual Result<std::unique_ptr<File>> open(const std::string& path, Open mode) = 0;

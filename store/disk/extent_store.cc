@@ -50,7 +50,7 @@ Result<std::unique_ptr<ExtentStore>> ExtentStore::open(Disk& disk, const std::st
 Result<> ExtentStore::open_file(std::uint32_t number) {
   std::string path = fmt::format("{}/{}", dir_, file_name(number));
   auto entry = std::make_unique<ExtentFile>();
-  TRY(entry->file, disk_.open(path, Disk::Open::kUpdate));
+  TRY(entry->file, disk_.open(path, Disk::Open::kBulk));
   TRY(std::uint64_t size, entry->file->size());
   if (size < file_bytes_) {  // new, or a power cut came between making it and this
     TRYV(entry->file->truncate(file_bytes_));

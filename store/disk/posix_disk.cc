@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <climits>
 #include <cstring>
@@ -58,9 +59,16 @@ int open_retry(const char* path, int flags) {
   return fd;
 }
 
+// Direct I/O needs memory, offset and length in these units. The logical block of a disk is at most that.
+constexpr std::uint64_t kDirectUnit = 4096;
+// Below that a copy into the page cache costs less than waiting for the device.
+constexpr std::size_t kDirectMin = 128 << 10;
+
 class PosixFile final : public File {
  public:
-  PosixFile(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
+  // `direct_fd`: the same file opened with O_DIRECT, or -1.
+  PosixFile(int fd, int direct_fd, std::string path)
+      : fd_(fd), direct_fd_(direct_fd), direct_(direct_fd >= 0), path_(std::move(path)) {}
 
   Result<std::size_t> pread(std::uint64_t offset, MutableBytes to) override {
     std::size_t done = 0;
@@ -75,6 +83,8 @@ class PosixFile final : public File {
   }
 
   Result<> pwrite(std::uint64_t offset, Bytes from) override {
+    if (from.size() >= kDirectMin && direct_.load(std::memory_order_relaxed))
+      TRYV(pwrite_direct(offset, from));
     while (!from.empty()) {
       ssize_t n = ::pwrite(fd_.get(), from.data(), from.size(), static_cast<off_t>(offset));
       if (n < 0 && errno == EINTR) continue;
@@ -141,6 +151,26 @@ class PosixFile final : public File {
   }
 
  private:
+  // Takes from the front of `from` what it wrote. The kernel keeps the page cache in step.
+  Result<> pwrite_direct(std::uint64_t& offset, Bytes& from) {
+    if (offset % kDirectUnit != 0 || reinterpret_cast<std::uintptr_t>(from.data()) % kDirectUnit != 0)
+      return {};
+    while (from.size() >= kDirectUnit) {
+      const std::size_t whole = from.size() / kDirectUnit * kDirectUnit;
+      ssize_t n = ::pwrite(direct_fd_.get(), from.data(), whole, static_cast<off_t>(offset));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0 && errno == EINVAL) {  // this file system can't: through the page cache from now on
+        direct_.store(false, std::memory_order_relaxed);
+        return {};
+      }
+      if (n < 0) return os_error("write", path_);
+      offset += static_cast<std::uint64_t>(n);
+      from = from.subspan(static_cast<std::size_t>(n));
+      if (static_cast<std::size_t>(n) % kDirectUnit != 0) return {};
+    }
+    return {};
+  }
+
   Result<> fallocate(int mode, std::uint64_t offset, std::uint64_t length, std::string_view what) {
     if (length == 0) return {};
     int r;
@@ -153,6 +183,8 @@ class PosixFile final : public File {
   }
 
   Descriptor fd_;
+  Descriptor direct_fd_;
+  std::atomic<bool> direct_;
   std::string path_;
 };
 
@@ -175,11 +207,13 @@ std::string read_small(int fd) {
 
 Result<std::unique_ptr<File>> PosixDisk::open(const std::string& path, Open mode) {
   int flags = O_RDONLY;
-  if (mode == Open::kUpdate) flags = O_RDWR | O_CREAT;
+  if (mode == Open::kUpdate || mode == Open::kBulk) flags = O_RDWR | O_CREAT;
   if (mode == Open::kEmpty) flags = O_RDWR | O_CREAT | O_TRUNC;
   int fd = open_retry(path.c_str(), flags);
   if (fd < 0) return os_error("open", path);
-  return std::make_unique<PosixFile>(fd, path);
+  // Without O_DIRECT (tmpfs, some network file systems) everything goes through the page cache.
+  int direct_fd = mode == Open::kBulk ? open_retry(path.c_str(), O_WRONLY | O_DIRECT) : -1;
+  return std::make_unique<PosixFile>(fd, direct_fd, path);
 }
 
 Result<FileStat> PosixDisk::stat(const std::string& path) {

@@ -1,8 +1,8 @@
 #include "store/rpc/message.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <new>
+
+#include "store/rpc/page_pool.h"
 
 namespace cairn::rpc {
 namespace {
@@ -29,10 +29,8 @@ Buffer Buffer::allocate(std::size_t size) {
     buffer.owner_ = std::move(owner);
     return buffer;
   }
-  void* memory = std::aligned_alloc(kPageSize, (size + kPageSize - 1) & ~(kPageSize - 1));
-  if (memory == nullptr) throw std::bad_alloc();
-  buffer.owner_ = std::shared_ptr<void>(memory, std::free);
-  buffer.bytes_ = {static_cast<const std::byte*>(memory), size};
+  buffer.owner_ = allocate_pages(size);
+  buffer.bytes_ = {static_cast<const std::byte*>(buffer.owner_.get()), size};
   return buffer;
 }
 
