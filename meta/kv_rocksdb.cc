@@ -2,10 +2,12 @@
 #include <rocksdb/db.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/options.h>
+#include <rocksdb/slice_transform.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 
 #include "meta/kv_store.h"
+#include "meta/row_cache.h"
 
 namespace cairn::meta {
 
@@ -22,8 +24,8 @@ rocksdb::Slice slice(std::string_view text) {
 
 class RocksKvStore final : public KvStore {
  public:
-  explicit RocksKvStore(std::unique_ptr<rocksdb::DB> db, std::string directory)
-      : db_(std::move(db)), directory_(std::move(directory)) {}
+  RocksKvStore(std::unique_ptr<rocksdb::DB> db, std::string directory, std::uint64_t row_cache_bytes)
+      : db_(std::move(db)), directory_(std::move(directory)), rows_(row_cache_bytes) {}
   ~RocksKvStore() override {
     // The WAL holds everything: nothing to flush. A failed close leaves nothing to do but say so at the next
     // open.
@@ -31,11 +33,16 @@ class RocksKvStore final : public KvStore {
   }
 
   Result<std::optional<std::string>> get(std::string_view key) const override {
+    if (const auto* known = rows_.find(key)) return *known;
     rocksdb::PinnableSlice value;
     const rocksdb::Status status = db_->Get({}, db_->DefaultColumnFamily(), slice(key), &value);
-    if (status.IsNotFound()) return std::nullopt;
-    TRYV(checked(status, "metadata store " + directory_));
-    return value.ToString();
+    std::optional<std::string> row;
+    if (!status.IsNotFound()) {
+      TRYV(checked(status, "metadata store " + directory_));
+      row = value.ToString();
+    }
+    rows_.set(key, row);
+    return row;
   }
 
   Result<> scan(std::string_view prefix, std::string_view from,
@@ -58,7 +65,11 @@ class RocksKvStore final : public KvStore {
           checked(write.value ? out.Put(slice(write.key), slice(*write.value)) : out.Delete(slice(write.key)),
                   "metadata batch"));
     }
-    return checked(db_->Write({}, &out), "metadata journal in " + directory_);
+    const rocksdb::Status status = db_->Write({}, &out);
+    if (!status.ok()) rows_.clear();  // what is stored now is not known
+    TRYV(checked(status, "metadata journal in " + directory_));
+    for (const KvWrite& write : batch) rows_.set(write.key, write.value);
+    return {};
   }
 
   // SyncWAL runs beside writers (they only wait when a log file is being replaced).
@@ -77,6 +88,7 @@ class RocksKvStore final : public KvStore {
 
   std::unique_ptr<rocksdb::DB> db_;
   std::string directory_;
+  mutable RowCache rows_;  // used by one thread at a time, as get and write are
 };
 
 }  // namespace
@@ -90,6 +102,10 @@ Result<std::unique_ptr<KvStore>> open_rocks_kv(const std::string& directory, con
   options.max_open_files = 256;
   options.allow_concurrent_memtable_write = false;  // one writer
   options.enable_pipelined_write = false;
+  // Keys are (kind, growing id): a new row of a kind mostly comes right behind the last one.
+  options.memtable_insert_with_hint_prefix_extractor.reset(rocksdb::NewFixedPrefixTransform(1));
+  options.memtable_whole_key_filtering = true;
+  options.memtable_prefix_bloom_size_ratio = 0.05;  // many rows are asked for that do not exist
   options.compression = rocksdb::kLZ4Compression;
   options.keep_log_file_num = 3;
   options.max_log_file_size = 4 << 20;
@@ -108,7 +124,7 @@ Result<std::unique_ptr<KvStore>> open_rocks_kv(const std::string& directory, con
   rocksdb::DB* raw = nullptr;
   TRYV(checked(rocksdb::DB::Open(options, directory, &raw), "metadata store " + directory));
   std::unique_ptr<rocksdb::DB> db(raw);
-  return std::make_unique<RocksKvStore>(std::move(db), directory);
+  return std::make_unique<RocksKvStore>(std::move(db), directory, config.row_cache_bytes);
 }
 
 }  // namespace cairn::meta

@@ -43,6 +43,7 @@ class KvStore {
 struct RocksKvConfig {
   std::uint64_t block_cache_bytes = 64 << 20;
   std::uint64_t write_buffer_bytes = 16 << 20;  // two of them
+  std::uint64_t row_cache_bytes = 16 << 20;     // rows read or written lately
 };
 
 // Opens `directory` (made if missing). kLocked names the process that has it open; kIo, kCorrupt: RocksDB's

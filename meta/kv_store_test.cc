@@ -118,7 +118,7 @@ TEST(RocksKvStoreTest, RowsInMemoryAgreeWithTheStore) {
   config.row_cache_bytes = 4000;  // some twenty rows
   auto kv = open_rocks_kv(dir.path(), config).value();
   std::map<std::string, std::string> model;
-  Rng rng(7);
+  SeededRng rng(7);
   for (int step = 0; step < 20'000; ++step) {
     const std::string key = "k" + std::to_string(rng.below(100));
     const auto known = model.find(key);
