@@ -51,34 +51,39 @@ FileSystem::Task<Entry> FileSystemImpl::getattr(InodeId id) {
   co_return entry;
 }
 
+// Times of a file held exclusively are ours: they go with the next report. An owner or a mode that is the old
+// one (tar sets them all) changes only ctime.
+std::optional<Result<Entry>> FileSystemImpl::try_setattr(InodeId id, const SetAttr& change) {
+  InodeRef inode = inodes_.find(id);
+  if (!inode) return std::nullopt;
+  std::lock_guard lock(inode->mutex);
+  if (!inode->file || !inode->have_attr || !inode->have_layout || inode->recalling ||
+      !inodes_.usable(*inode, Lease::kExclusive) || !changes_times_only(inode->attr.attr, change)) {
+    return std::nullopt;
+  }
+  Attr& attr = inode->attr.attr;
+  const std::int64_t now = runtime_.clock().wall_ns();
+  if (change.valid & (kSetAtime | kSetAtimeNow)) {
+    attr.atime_ns = change.valid & kSetAtimeNow ? now : change.attr.atime_ns;
+    inode->file->report_atime = true;
+  }
+  if (change.valid & (kSetMtime | kSetMtimeNow)) {
+    attr.mtime_ns = change.valid & kSetMtimeNow ? now : change.attr.mtime_ns;
+  }
+  inode->file->report_times = true;
+  attr.ctime_ns = now;
+  write_back_.queue(inode);
+  return entry_of(*inode, Counted::kNo);
+}
+
 FileSystem::Task<Entry> FileSystemImpl::setattr(InodeId id, SetAttr change) {
+  if (auto done = try_setattr(id, change)) co_return std::move(*done);
   InodeRef inode = inodes_.get(id);
   if (change.valid & kSetSize) {
     auto set =
         co_await set_size(context_, leases_, write_back_, reporter_, inode, change, context_.deadline());
     if (!set) co_return fail(std::move(set.error()));
     co_return entry_from(inode, *set, Counted::kNo);
-  }
-  {
-    // Times of a file held exclusively are ours: they go with the next report. An owner or a mode that is the
-    // old one (tar sets them all) changes only ctime.
-    std::lock_guard lock(inode->mutex);
-    if (inode->file && inode->have_attr && inode->have_layout && !inode->recalling &&
-        inodes_.usable(*inode, Lease::kExclusive) && changes_times_only(inode->attr.attr, change)) {
-      Attr& attr = inode->attr.attr;
-      const std::int64_t now = runtime_.clock().wall_ns();
-      if (change.valid & (kSetAtime | kSetAtimeNow)) {
-        attr.atime_ns = change.valid & kSetAtimeNow ? now : change.attr.atime_ns;
-        inode->file->report_atime = true;
-      }
-      if (change.valid & (kSetMtime | kSetMtimeNow)) {
-        attr.mtime_ns = change.valid & kSetMtimeNow ? now : change.attr.mtime_ns;
-      }
-      inode->file->report_times = true;
-      attr.ctime_ns = now;
-      write_back_.queue(inode);
-      co_return entry_of(*inode, Counted::kNo);
-    }
   }
   // A report on its way carries older times: it must not arrive after this.
   CO_TRYV(co_await reporter_.quiet(inode, context_.deadline()));

@@ -70,6 +70,12 @@ class FileSystem {
   // light locks only and are right for any thread.
   virtual std::optional<Result<Entry>> try_lookup(InodeId parent, std::string_view name, NegativeEntry* negative = nullptr) = 0;
   virtual std::optional<Result<Entry>> try_getattr(InodeId inode) = 0;
+  // Changes that are this host's to make: times of a file held exclusively, an owner or a mode that it has already
+  // (archivers set all three of each file).
+  virtual std::optional<Result<Entry>> try_setattr(InodeId inode, const SetAttr& change) {
+    (void)inode, (void)change;
+    return std::nullopt;
+  }
   virtual std::optional<Result<Opened>> try_open(InodeId inode, int flags) = 0;
   virtual std::optional<Result<rpc::Payload>> try_read(const Handle& handle, std::uint64_t offset, std::uint32_t length) = 0;
   virtual std::optional<Result<>> try_flush(const Handle& handle) = 0;

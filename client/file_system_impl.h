@@ -28,6 +28,7 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   std::optional<Result<Entry>> try_lookup(InodeId parent, std::string_view name,
                                           NegativeEntry* negative) override;
   std::optional<Result<Entry>> try_getattr(InodeId inode) override;
+  std::optional<Result<Entry>> try_setattr(InodeId inode, const SetAttr& change) override;
   std::optional<Result<Opened>> try_open(InodeId inode, int flags) override;
   std::optional<Result<rpc::Payload>> try_read(const Handle& handle, std::uint64_t offset,
                                                std::uint32_t length) override;

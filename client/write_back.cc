@@ -6,7 +6,9 @@
 namespace cairn::client {
 namespace {
 
-constexpr auto kAge = std::chrono::seconds(1);  // dirty bytes are flushed then
+// Dirty bytes are flushed then: as often as Linux writes back for local file systems. Sooner, storing small
+// files would take the machine from whoever makes them, and files that live for seconds only would be stored.
+constexpr auto kAge = std::chrono::seconds(5);
 constexpr auto kSweepEvery = std::chrono::seconds(2);
 constexpr auto kTick = std::chrono::milliseconds(100);
 constexpr std::uint64_t kChunksMax = std::uint64_t{1} << 32;  // a chunk's index has 32 bits

@@ -1,7 +1,7 @@
 // WriteBack: takes written bytes into memory, stores them in the background, and makes them durable when
 // asked.
 //
-// A chunk is flushed when a sequential writer has passed it, when its bytes are about a second old, or when
+// A chunk is flushed when a sequential writer has passed it, when its bytes are some seconds old, or when
 // memory runs short; at most parallel_chunks transfers run at once, one a chunk. A failed flush drops the
 // bytes and leaves an error for the handles of the file. Bytes flushed and not yet synced are kept while
 // there is room, so that an fsync can write them again if the servers lost them. Thread-safe. Owner: the file

@@ -26,16 +26,19 @@ void handle_getattr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) {
 // The kernel sends ATTR_KILL_SUID and the like as an ordinary change of mode: FUSE_CAP_HANDLE_KILLPRIV is
 // off.
 void handle_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* attr, int to_set, fuse_file_info*) {
+  FileSystem& files = frontend(req).files;
   const InodeId inode(ino);
-  start<Entry>(req, Kind::kChange, "setattr", frontend(req).files.setattr(inode, to_set_attr(*attr, to_set)),
-               [inode](fuse_req_t req, Result<Entry> entry) {
-                 if (req == nullptr) return;
-                 if (entry) {
-                   reply_attr(req, *entry);
-                 } else {
-                   reply_error(req, {"setattr", inode, RangeMeans::kOffset, Missing::kInode}, entry.error());
-                 }
-               });
+  const SetAttr change = to_set_attr(*attr, to_set);
+  auto finish = [inode](fuse_req_t req, Result<Entry> entry) {
+    if (req == nullptr) return;
+    if (entry) {
+      reply_attr(req, *entry);
+    } else {
+      reply_error(req, {"setattr", inode, RangeMeans::kOffset, Missing::kInode}, entry.error());
+    }
+  };
+  if (auto done = files.try_setattr(inode, change)) return finish(req, std::move(*done));
+  start<Entry>(req, Kind::kChange, "setattr", files.setattr(inode, change), finish);
 }
 
 void handle_statfs(fuse_req_t req, fuse_ino_t ino) {
