@@ -62,7 +62,8 @@ void print_status(const Json& status) {
 Result<Json> wait_for_health(const Context& context, const std::string& wanted, bool show) {
   auto end = std::chrono::steady_clock::now() + std::chrono::seconds(context.timeout_s);
   Progress progress("repair");
-  std::uint64_t most_left = 0;
+  // More may be found while it goes on (writes to groups that are a copy short): the bar never goes back.
+  std::uint64_t most_left = 0, done = 0;
   std::unique_ptr<Client> client;
   std::string last = "the metadata server did not answer";
   for (;;) {
@@ -78,7 +79,8 @@ Result<Json> wait_for_health(const Context& context, const std::string& wanted, 
         last = fmt::format("health is {}", status->value("health", "?"));
         std::uint64_t left = number(status->at("repair"), "bytes_left");
         most_left = std::max(most_left, left);
-        if (show && most_left > 0) progress.update(most_left - left, most_left);
+        done = std::max(done, most_left - left);
+        if (show && most_left > 0) progress.update(done, most_left);
       } else {
         last = status.error().message();
       }

@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""Resident memory of every server with many files stored, and over a churn of creating, reading and removing.
+
+    sudo tests/bench/memory.py [--files 100000] [--minutes 10] [--limit-mib 300] [--json FILE]
+
+Prints RssAnon + RssFile (VmRSS) of each process in MiB, after filling and then once a minute of churn, and ends with
+exit code 1 if a server was above the limit, or if the last third of the churn needed more than the first third by a
+tenth (growth without end shows in the longer run; what is cached levels off). Needs the release build.
+"""
+import argparse
+import json
+import os
+import pathlib
+import random
+import shutil
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "fault"))
+from cluster import Cluster  # noqa: E402
+
+FILES_PER_DIR = 500
+BLOCK = os.urandom(1 << 20)
+
+
+def write(path, rng):
+    """Sizes as in source trees: mostly a few KiB, some larger."""
+    size = int(min(rng.paretovariate(1.1) * 1500, 1 << 20))
+    start = rng.randrange(len(BLOCK) - size + 1)
+    path.write_bytes(BLOCK[start:start + size])
+
+
+def fill(root, files, rng):
+    for n in range(files):
+        folder = root / f"d{n // FILES_PER_DIR}"
+        if n % FILES_PER_DIR == 0:
+            folder.mkdir()
+        write(folder / f"f{n}", rng)
+
+
+def churn(root, until, rng):
+    """One round: a directory of new files is written, read back, half replaced, and removed."""
+    n = 0
+    while time.monotonic() < until:
+        folder = root / f"churn{n % 7}"
+        folder.mkdir()
+        paths = [folder / f"f{i}" for i in range(300)]
+        for path in paths:
+            write(path, rng)
+        for path in paths:
+            path.read_bytes()
+        for path in paths[::2]:
+            fresh = path.with_suffix(".new")
+            write(fresh, rng)
+            fresh.rename(path)
+        shutil.rmtree(folder)
+        n += 1
+    return n
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("--files", type=int, default=100_000)
+    args.add_argument("--minutes", type=float, default=10)
+    args.add_argument("--limit-mib", type=int, default=300)
+    args.add_argument("--json", type=pathlib.Path)
+    args = args.parse_args()
+    rng = random.Random(1)
+    samples = []
+    with tempfile.TemporaryDirectory(prefix="cairn-memory-", ignore_cleanup_errors=True) as folder:
+        with Cluster(chunkservers=3, replicas=2, mount=True, folder=folder) as cluster:
+            servers = [part for part in cluster.parts() if part != "mount"]
+
+            def sample(when):
+                row = {part: cluster.rss_bytes(part) / (1 << 20) for part in servers}
+                samples.append({"when": when, **row})
+                print(f"{when:>14}  " + "  ".join(f"{part} {mib:6.1f}" for part, mib in row.items()), flush=True)
+
+            sample("empty")
+            fill(cluster.mnt, args.files, rng)
+            os.sync()
+            sample(f"{args.files} files")
+            for minute in range(1, round(args.minutes) + 1):
+                rounds = churn(cluster.mnt, time.monotonic() + 60, rng)
+                sample(f"{minute} min churn")
+                if rounds == 0:
+                    raise SystemExit("the churn made no progress")
+    if args.json:
+        args.json.write_text(json.dumps(samples, indent=1))
+    bad = [f"{part}: {row[part]:.0f} MiB at {row['when']}" for row in samples for part in servers if row[part] > args.limit_mib]
+    rows = samples[2:]
+    if len(rows) >= 6:
+        third = len(rows) // 3
+        for part in servers:
+            first = sum(row[part] for row in rows[:third]) / third
+            last = sum(row[part] for row in rows[-third:]) / third
+            print(f"{part}: first third {first:.1f} MiB, last third {last:.1f} MiB")
+            if last > first * 1.1:
+                bad.append(f"{part} grew from {first:.0f} to {last:.0f} MiB")
+    if bad:
+        raise SystemExit("\n".join(bad))
+    print("within the limits")
+
+
+if __name__ == "__main__":
+    main()
