@@ -116,6 +116,9 @@ void OpGate::apply() {
         if (arbiter_.table_.lower(effect.inode, session_, effect.lease))
           arbiter_.lowered(effect.inode, session_);
         break;
+      case Effect::kLingers:
+        arbiter_.linger(effect.inode);
+        break;
       case Effect::kDeleted: {
         std::vector<SessionId> sessions;
         for (const LeaseHolder& holder : arbiter_.table_.holders(effect.inode))
@@ -287,6 +290,16 @@ rpc::Task<> LeaseArbiter::send(std::shared_ptr<LeaseArbiter> self, SessionId ses
       if (it != self->recalls_.end()) it->second.sent = false;
     }
   });
+}
+
+void LeaseArbiter::linger(InodeId inode) {
+  lingering_.push_back({inode, runtime_.clock().now()});
+  any_lingers_ = true;
+}
+
+void LeaseArbiter::lingered(std::size_t count) {
+  lingering_.erase(lingering_.begin(), lingering_.begin() + static_cast<std::ptrdiff_t>(count));
+  any_lingers_ = !lingering_.empty();
 }
 
 void LeaseArbiter::tick() {

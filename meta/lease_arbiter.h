@@ -16,6 +16,8 @@
 // it.
 #pragma once
 
+#include <atomic>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -82,7 +84,16 @@ class LeaseArbiter : public std::enable_shared_from_this<LeaseArbiter> {
   void drop_shared(SessionId session);             // [executor] it has ended
   void recall(InodeId inode, SessionId session, LeaseKind keep);  // [executor]
   void set_grace(bool on);                                        // [executor]
-  bool grace() const { return grace_; }                           // [executor]
+  // Orphans without an open, and since when; oldest first. [executor]
+  struct Lingering {
+    InodeId inode;
+    TimePoint since;
+  };
+  std::deque<Lingering>& lingering() { return lingering_; }
+  bool any_lingers() const { return any_lingers_.load(std::memory_order_relaxed); }  // any thread
+  void linger(InodeId inode);                                                        // [executor]
+  void lingered(std::size_t count);      // [executor] so many of the oldest were looked after
+  bool grace() const { return grace_; }  // [executor]
   rpc::Task<Result<>> grace_over(Deadline deadline) { return grace_over_.wait(deadline); }
 
  private:
@@ -149,6 +160,9 @@ class LeaseArbiter : public std::enable_shared_from_this<LeaseArbiter> {
   std::map<std::pair<SessionId, InodeId>, Recall> recalls_;
   std::uint64_t next_ticket_ = 1;
   bool grace_ = false;
+  std::deque<Lingering> lingering_;
+
+  std::atomic<bool> any_lingers_{false};
 };
 
 // One run of an operation, as it meets the leases. Executor thread only.
@@ -162,6 +176,9 @@ class OpGate final : public ops::LeaseGate {
   bool held_elsewhere(InodeId inode) override;
   void deleted(InodeId inode) override {
     effects_.push_back({Effect::kDeleted, inode, LeaseKind::kNone, {}});
+  }
+  void lingers(InodeId inode) override {
+    effects_.push_back({Effect::kLingers, inode, LeaseKind::kNone, {}});
   }
 
   // What the reply tells the client, and the table learns when the operation has succeeded.
@@ -178,7 +195,7 @@ class OpGate final : public ops::LeaseGate {
     bool change;
   };
   struct Effect {
-    enum Kind { kSet, kLower, kDeleted } kind;
+    enum Kind { kSet, kLower, kDeleted, kLingers } kind;
     InodeId inode;
     LeaseKind lease;
     LeaseGeneration generation;

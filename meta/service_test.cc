@@ -292,6 +292,47 @@ TEST_F(ServiceTest, UnlinkedOpenFileGoesWithTheSession) {
   eventually([&] { return server->cluster.purges().size() == 1; });
 }
 
+// Found by two mounts: a reader that had looked up a name which another host then replaced by rename could
+// not open what it had found.
+TEST_F(ServiceTest, ReplacedFileCanBeOpenedForAMoment) {
+  a = client();
+  b = client();
+  const auto old = a->make("f");
+  ASSERT_TRUE(old && a->make("g") && a->make("h"));
+  const auto rename = [&](const char* from) {
+    return a->mutate<rpc::method::Rename>([&](schema::RenameRequest::Builder body) {
+      body.setParent(1);
+      body.setName(rpc::data(from));
+      body.setNewParent(1);
+      body.setNewName(rpc::data("f"));
+    });
+  };
+  const auto open = [&](std::uint64_t inode) {
+    return b->mutate<rpc::method::Open>([&](schema::OpenRequest::Builder body) { body.setInode(inode); });
+  };
+  ASSERT_TRUE(b->lookup("f"));
+  const auto second = b->lookup("g");
+  ASSERT_TRUE(second);
+  const std::uint64_t unread = (*second)->getAttr().getInode();
+  ASSERT_TRUE(rename("g"));
+  ASSERT_TRUE(open(old->inode));
+  ASSERT_TRUE(rename("h"));
+  clock_.advance(3s);
+  EXPECT_EQ(a->keep_alive(), Code::kOk);
+  EXPECT_EQ(b->keep_alive(), Code::kOk);
+  server->keeper->tick();
+  const auto exists = [&](std::uint64_t inode) {
+    return b->call<rpc::method::GetAttr>([&](schema::GetAttrRequest::Builder body) { body.setInode(inode); })
+        .has_value();
+  };
+  eventually([&] { return !exists(unread); });
+  EXPECT_TRUE(exists(old->inode)) << "it is open";
+  ASSERT_TRUE(b->call<rpc::method::CloseSession>(
+      [&](schema::CloseSessionRequest::Builder body) { body.setSession(b->session.value()); }));
+  b = client();
+  eventually([&] { return !exists(old->inode); });
+}
+
 TEST_F(ServiceTest, LeasesOfASessionAreBounded) {
   limits.leases_per_session = 20;
   start({}, "boot");

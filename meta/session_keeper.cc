@@ -15,11 +15,19 @@ constexpr std::size_t kReleaseStep = 1000;  // leases released in one transactio
 constexpr auto kFenceTry = std::chrono::seconds(30);
 constexpr auto kRetry = std::chrono::milliseconds(200);
 constexpr std::int64_t kSweepNs = 60'000'000'000;
+constexpr std::size_t kLingeringStep = 256;
+// Between a reader's lookup and its open, and more.
+constexpr auto kLingerFor = std::chrono::seconds(2);
 
 Result<std::optional<SessionRecord>> find_session(Txn& txn, SessionId id) {
   TRY(auto bytes, txn.get(keys::session(id)));
   if (!bytes) return std::nullopt;
   return SessionRecord::decode(*bytes);
+}
+
+// Deletes an inode without names, unless it is open or gone.
+Result<> collect_orphan(ops::Env& env, InodeId inode) {
+  return ops::close_opens(env, inode, 0);
 }
 
 }  // namespace
@@ -94,13 +102,7 @@ rpc::Task<> SessionKeeper::collect_orphans() {
         inodes.emplace_back(keys::part(key, 0));
         return inodes.size() < 256;
       }));
-      for (InodeId inode : inodes) {
-        TRY(const bool open, is_open(env.txn, inode));
-        if (open) continue;
-        TRY(auto record, load_inode(env.txn, inode));
-        env.gate.deleted(inode);
-        TRYV(delete_inode(env.txn, env.cluster, inode, record));
-      }
+      for (InodeId inode : inodes) TRYV(collect_orphan(env, inode));
       if (!inodes.empty()) *from = keys::orphan(InodeId(inodes.back().value() + 1));
       return inodes.size();
     };
@@ -362,6 +364,8 @@ void SessionKeeper::tick() {
     parts_.tasks.spawn(parts_.runtime.executor(), end_task(session, "silent for its lease time", nullptr));
   }
   arbiter_->tick();
+  if (arbiter_->any_lingers() && !collecting_.exchange(true))
+    parts_.tasks.spawn(parts_.runtime.executor(), collect_lingering());
 }
 
 rpc::Task<> SessionKeeper::run() {
@@ -375,6 +379,27 @@ rpc::Task<> SessionKeeper::run() {
     last_sweep_ns_ = now;
     co_await forget_deleted();
   }
+}
+
+rpc::Task<> SessionKeeper::collect_lingering() {
+  for (bool more = true; more;) {
+    LeaseArbiter::Operation<bool> step = [this](ops::Env& env, OpGate&) -> Result<bool> {
+      const TimePoint old = parts_.runtime.clock().now() - kLingerFor;
+      std::size_t count = 0;
+      for (const auto& [inode, since] : arbiter_->lingering()) {
+        if (since > old || count == kLingeringStep) break;
+        ++count;
+        TRYV(collect_orphan(env, inode));
+      }
+      env.txn.on_commit([this, count] { arbiter_->lingered(count); });
+      return count == kLingeringStep;
+    };
+    auto done = co_await arbiter_->perform<bool>(SessionId{}, std::move(step), Deadline::never());
+    if (!done && done.error().code() != Code::kCancelled)
+      log_error("replaced_files_not_collected", "error={}", log_quote(done.error().to_string()));
+    more = done && *done;
+  }
+  collecting_ = false;
 }
 
 rpc::Task<> SessionKeeper::forget_deleted() {

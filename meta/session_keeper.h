@@ -9,6 +9,7 @@
 // Public members: any thread unless marked. Owned by the server; tasks run in the given TaskGroup.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <set>
 #include <string>
@@ -79,6 +80,7 @@ class SessionKeeper {
   rpc::Task<Result<bool>> take_back_some(SessionId session);
   rpc::Task<Result<bool>> release_unnamed(SessionId session);
   rpc::Task<> collect_orphans();
+  rpc::Task<> collect_lingering();
   rpc::Task<> forget_deleted();
   void check_grace();
 
@@ -86,6 +88,7 @@ class SessionKeeper {
   std::shared_ptr<LeaseArbiter> arbiter_;
   std::unordered_map<SessionId, Reasserting> reasserting_;  // [executor]
   std::int64_t last_sweep_ns_ = 0;                          // run() only
+  std::atomic<bool> collecting_{false};                     // collect_lingering() runs
 };
 
 }  // namespace cairn::meta

@@ -26,6 +26,8 @@ class LeaseGate {
   virtual bool held_elsewhere(InodeId inode) = 0;
   // The inode is gone when this operation succeeds: nobody holds it any more.
   virtual void deleted(InodeId inode) = 0;
+  // The inode has neither names nor opens when this operation succeeds, and is to be deleted a moment later.
+  virtual void lingers(InodeId inode) = 0;
 };
 
 struct Env {

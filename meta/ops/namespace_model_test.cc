@@ -128,6 +128,11 @@ class NamespaceModel : public ::testing::TestWithParam<std::uint64_t> {
     auto result = runner_.run(kSession, [&](ops::Env& env) {
       return ops::rename(env, {from->id, name, to->id, new_name, flags});
     });
+    // What lingers ends here: the model knows no time.
+    for (InodeId inode : std::exchange(runner_.gate.lingering, {})) {
+      auto ended = runner_.run(kSession, [&](ops::Env& env) { return ops::close_opens(env, inode, 0); });
+      expect_code(ended, Code::kOk, "end of a replaced file");
+    }
     Node* source = child(from, name);
     Node* target = child(to, new_name);
     if (flags == 3) return expect_code(result, Code::kInvalidArgument, "rename");

@@ -121,8 +121,11 @@ struct DirsResult {
 };
 Result<DirsResult> remove(Env& env, const RemoveArgs& args);
 // Takes the name (whose dentry the caller removes or replaces) from the inode; deletes it or makes it an
-// orphan after its last.
-Result<> drop_name(Env& env, InodeId parent, InodeView& inode);
+// orphan after its last. `replaced`: a reader on any host may have looked the name up and be about to open
+// what it found, which must not fail (rename is atomic): a regular file lingers as an orphan also without an
+// open.
+enum class NameEnds { kRemoved, kReplaced };
+Result<> drop_name(Env& env, InodeId parent, InodeView& inode, NameEnds how);
 
 // --- rename.cc ---
 struct RenameArgs {

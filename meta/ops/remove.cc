@@ -4,7 +4,7 @@
 
 namespace cairn::meta::ops {
 
-Result<> drop_name(Env& env, InodeId parent, InodeView& inode) {
+Result<> drop_name(Env& env, InodeId parent, InodeView& inode, NameEnds how) {
   InodeRecord& record = inode.record;
   touch(env.txn, record);
   record.nlink = record.is_directory() ? 0 : record.nlink - 1;
@@ -16,7 +16,9 @@ Result<> drop_name(Env& env, InodeId parent, InodeView& inode) {
   TRYV(add_usage(env.txn, record.parent, -static_cast<std::int64_t>(record.bytes), -1));
   record.parent = InodeId{};
   TRY(const bool open, is_open(env.txn, inode.id));
-  if (!open) {
+  const bool lingers = !open && how == NameEnds::kReplaced && record.is_regular();
+  if (lingers) env.gate.lingers(inode.id);
+  if (!open && !lingers) {
     env.gate.deleted(inode.id);
     return delete_inode(env.txn, env.cluster, inode.id, record);
   }
@@ -49,7 +51,7 @@ Result<DirsResult> remove(Env& env, const RemoveArgs& args) {
   erase_dentry(env.txn, args.parent, args.name, *dentry);
   touch_entries(env.txn, parent);
   store_inode(env.txn, args.parent, parent);
-  TRYV(drop_name(env, args.parent, inode));
+  TRYV(drop_name(env, args.parent, inode, NameEnds::kRemoved));
   return DirsResult{std::move(parent), {}};
 }
 

@@ -118,7 +118,7 @@ Result<DirsResult> rename(Env& env, const RenameArgs& args) {
     erase_dentry(txn, args.parent, args.name, *from);
     if (target) {
       erase_dentry(txn, args.new_parent, args.new_name, *to);
-      TRYV(drop_name(env, args.new_parent, *target));
+      TRYV(drop_name(env, args.new_parent, *target, NameEnds::kReplaced));
     }
     TRYV(add_dentry(txn, args.new_parent, args.new_name, source.id, from->type));
     TRYV(reparent(env, source, args.parent, args.new_parent));

@@ -75,6 +75,8 @@ class OpenGate final : public ops::LeaseGate {
   Result<> settle() override { return {}; }
   bool held_elsewhere(InodeId) override { return false; }
   void deleted(InodeId) override {}
+  void lingers(InodeId inode) override { lingering.push_back(inode); }
+  std::vector<InodeId> lingering;
 };
 
 class OpRunner final : public IdSource {
