@@ -9,12 +9,14 @@ constexpr Duration kTimeout = std::chrono::seconds(30);
 }  // namespace
 
 rpc::Task<Result<ChunkPage>> list_chunks(GroupEnv& env, GroupMember member, GroupId group,
-                                         std::uint32_t slots, Epoch epoch, std::optional<ChunkId> after) {
+                                         std::uint32_t slots, Epoch epoch, std::optional<ChunkId> after,
+                                         ListSync sync) {
   rpc::OutMessage request;
   auto body = request.body<schema::ListChunksRequest>();
   set_group(body.initGroup(), group);
   body.setSlots(slots);
   body.setEpoch(epoch.value());
+  body.setSync(sync == ListSync::kFirst);
   body.setLimit(kPage);
   body.setTarget(member.target.value());
   if (after) {

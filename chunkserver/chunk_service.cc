@@ -174,6 +174,10 @@ rpc::Task<Result<rpc::OutMessage>> ChunkService::list_chunks(rpc::Request reques
   auto group =
       groups_.find(group_of(body.getGroup()), TargetId(body.getTarget()), GroupTable::Prefer::kInSync);
   if (!group) co_return fail(std::move(group.error()));
+  if (body.getSync()) {
+    auto synced = co_await (*group)->target().sync();
+    if (!synced) co_return fail(std::move(synced.error()));
+  }
   auto page = co_await (*group)->list(epoch, slots, after, limit);
   if (!page) co_return fail(std::move(page.error()));
   rpc::OutMessage reply;

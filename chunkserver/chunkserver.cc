@@ -72,6 +72,7 @@ Chunkserver::Chunkserver(rpc::Runtime& runtime, rpc::Transport& transport, Rng& 
            purged_, pacer_, copies_, copy_bytes_, compares_, [this] { link_.heartbeat_now(); }},
       link_(runtime, transport, identity_, config.meta, lease_, *this),
       purger_(runtime, this->targets(), purged_, env_.heartbeat_now),
+      reclaimer_(runtime, this->targets(), groups_, env_.heartbeat_now),
       service_(env_, groups_, this->targets(), server_id_, write_bytes_, latency_),
       fence_wake_(runtime) {
   identity_.role = rpc::Role::kChunkserver;
@@ -119,6 +120,7 @@ Result<std::unique_ptr<Chunkserver>> Chunkserver::start(rpc::Runtime& runtime, r
   server->tasks_.spawn(runtime.make_strand(), server->confirm_fences());
   server->tasks_.spawn(runtime.make_strand(), server->tick());
   server->purger_.start(server->tasks_);
+  server->reclaimer_.start(server->tasks_);
   server->link_.start(server->tasks_);
   return server;
 }
@@ -262,6 +264,12 @@ rpc::OutMessage Chunkserver::heartbeat_request() {
     list[i].setBytesLeft(reports[i].progress.bytes_left);
     list[i].setBytesCopied(reports[i].progress.bytes_copied);
   }
+  const std::vector<LeftOver> left_over = reclaimer_.left_over();
+  auto leftovers = body.initLeftovers(static_cast<unsigned>(left_over.size()));
+  for (unsigned i = 0; i < left_over.size(); ++i) {
+    set_group(leftovers[i].initGroup(), left_over[i].group);
+    leftovers[i].setTarget(left_over[i].target.value());
+  }
   body.setForegroundMs(foreground_ms_.load());
   body.setCorruptFound(counters_.corrupt_found.load());
   body.setCorruptRepaired(counters_.corrupt_repaired.load());
@@ -290,6 +298,7 @@ rpc::Task<Result<>> Chunkserver::obey(Orders orders) {
     routing_version_ = version;
     link_.heartbeat_now();  // that it is in force here is what removed members' successors wait for
   }
+  for (const DropOrder& order : orders.drops) co_await take_drop(order);
   co_return Result<>();
 }
 
@@ -320,6 +329,7 @@ rpc::Task<> Chunkserver::apply_routing(RoutingChange change) {
       config.min_replicas = pool->second.min_replicas;
     }
   }
+  reclaimer_.routed(change.groups);
   for (const auto& [server, address] : change.servers) peers_.set_address(server, address);
   for (Disk& disk : disks_) {
     std::vector<GroupConfig> configs;
@@ -372,8 +382,29 @@ rpc::Task<> Chunkserver::apply_to_disk(Disk* disk, std::vector<GroupConfig> conf
   }
   for (std::size_t i = 0; i < unknown.size(); ++i)
     groups_.add(std::make_shared<Group>(unknown[i], target, *disk->memory, env_, std::move((*asides)[i])));
-  for (const GroupConfig& config : configs)
-    if (auto group = groups_.get(config.id, target.id())) group->configure(config);
+  for (const GroupConfig& config : configs) {
+    auto group = groups_.get(config.id, target.id());
+    if (!group) continue;
+    co_await group->stop_dropping();
+    group->configure(config);
+  }
+}
+
+// The order is checked against the routing table that is in force here; a group of which this process was
+// never a member gets its object first. Not beside apply_routing(): both run one after the other in obey().
+rpc::Task<> Chunkserver::take_drop(DropOrder order) {
+  const auto config = reclaimer_.config_for(order);
+  auto disk = std::ranges::find_if(disks_, [&](const Disk& d) { return d.target->id() == order.target; });
+  if (!config || disk == disks_.end() || disk->target->failed()) {
+    log_debug("drop_refused", "group={} target={} epoch={}", to_string(order.group), to_string(order.target),
+              to_string(order.epoch));
+    co_return;
+  }
+  if (!groups_.get(order.group, order.target)) {
+    std::vector<GroupConfig> configs{*config};
+    co_await apply_to_disk(&*disk, std::move(configs));
+  }
+  if (auto group = groups_.get(order.group, order.target)) reclaimer_.drop(std::move(group), order.epoch);
 }
 
 rpc::Task<Result<>> Chunkserver::remember_everywhere(std::string_view key, std::string value) {

@@ -14,6 +14,7 @@
 #include "chunkserver/config.h"
 #include "chunkserver/meta_link.h"
 #include "chunkserver/purger.h"
+#include "chunkserver/reclaimer.h"
 #include "store/base/rng.h"
 
 namespace cairn::chunkserver {
@@ -66,6 +67,7 @@ class Chunkserver final : private MetaLinkHost {
   void refused_for_good(const Error& why) override;
   rpc::Task<> apply_routing(RoutingChange change);
   rpc::Task<> apply_to_disk(Disk* disk, std::vector<GroupConfig> configs);
+  rpc::Task<> take_drop(DropOrder order);
   void fill_targets(capnp::List<schema::TargetReport>::Builder to) const;
 
   rpc::Task<> confirm_fences();  // remembers ended sessions and waits for their writes, then reports it
@@ -101,6 +103,7 @@ class Chunkserver final : private MetaLinkHost {
   GroupTable groups_;
   MetaLink link_;
   Purger purger_;
+  Reclaimer reclaimer_;
   ChunkService service_;
   std::unique_ptr<rpc::Server> server_;
   bool ended_ = false;

@@ -31,6 +31,7 @@ void FakeMeta::set_group(std::uint32_t slot, std::vector<TargetId> members) {
   std::lock_guard lock(mutex_);
   Group& group = groups_[slot];
   group.all = members;
+  group.replicas = members.size();
   group.config.id = {kPool, slot};
   group.config.members.clear();
   for (TargetId target : members) {
@@ -202,6 +203,38 @@ void FakeMeta::purge(DataId data, std::uint32_t chunks) {
   purges_.push_back({purges_.size() + 1, data, kPool, chunks});
 }
 
+void FakeMeta::set_reclaim(bool on) {
+  std::lock_guard lock(mutex_);
+  reclaim_ = on;
+}
+
+void FakeMeta::order_drop(DropOrder order) {
+  std::lock_guard lock(mutex_);
+  extra_drops_.push_back(order);
+}
+
+std::vector<DropOrder> FakeMeta::drops_for(schema::HeartbeatRequest::Reader request) {
+  std::vector<DropOrder> drops;
+  const TargetId own = servers_.at(ServerId(request.getServer())).target;
+  std::erase_if(extra_drops_, [&](const DropOrder& order) {
+    if (order.target == own) drops.push_back(order);
+    return order.target == own;
+  });
+  if (!reclaim_) return drops;
+  for (auto entry : request.getLeftovers()) {
+    auto group = groups_.find(entry.getGroup().getSlot());
+    const TargetId target(entry.getTarget());
+    if (group == groups_.end()) continue;
+    const GroupConfig& config = group->second.config;
+    const bool whole = config.members.size() == group->second.replicas && !config.barrier &&
+                       !config.reconcile && std::ranges::all_of(config.members, [&](const GroupMember& m) {
+                         return m.in_sync && m.target != target && good(group->second, m.target);
+                       });
+    if (whole) drops.push_back({config.id, target, config.epoch});
+  }
+  return drops;
+}
+
 void FakeMeta::set_silent(bool silent) {
   std::lock_guard lock(mutex_);
   silent_ = silent;
@@ -244,6 +277,14 @@ std::uint64_t FakeMeta::purges_confirmed(ServerId server) const {
 std::uint64_t FakeMeta::unknown_chunks(ServerId server) const {
   std::lock_guard lock(mutex_);
   return servers_.at(server).unknown;
+}
+std::uint64_t FakeMeta::left_over(ServerId server) const {
+  std::lock_guard lock(mutex_);
+  return servers_.at(server).left_over;
+}
+std::uint64_t FakeMeta::heartbeats(ServerId server) const {
+  std::lock_guard lock(mutex_);
+  return servers_.at(server).heartbeats;
 }
 std::uint64_t FakeMeta::registrations() const {
   std::lock_guard lock(mutex_);
@@ -315,6 +356,8 @@ rpc::OutMessage FakeMeta::beaten(schema::HeartbeatRequest::Reader request) {
     server.fences = request.getFences();
     server.purges = request.getPurges();
     server.unknown = request.getUnknownChunks();
+    server.left_over = request.getLeftovers().size();
+    ++server.heartbeats;
     server.failed =
         request.getTargets().size() > 0 && request.getTargets()[0].getState() == schema::TargetState::FAILED;
     for (auto progress : request.getProgress()) {
@@ -367,6 +410,13 @@ rpc::OutMessage FakeMeta::beaten(schema::HeartbeatRequest::Reader request) {
     purges[i].setData(purges_[i].data.value());
     purges[i].setPool(purges_[i].pool.value());
     purges[i].setChunks(purges_[i].chunks);
+  }
+  const std::vector<DropOrder> orders = drops_for(request);
+  auto drops = body.initDrops(static_cast<unsigned>(orders.size()));
+  for (unsigned i = 0; i < orders.size(); ++i) {
+    chunkserver::set_group(drops[i].initGroup(), orders[i].group);
+    drops[i].setTarget(orders[i].target.value());
+    drops[i].setEpoch(orders[i].epoch.value());
   }
   return reply;
 }

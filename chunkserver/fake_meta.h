@@ -37,7 +37,10 @@ class FakeMeta final : public rpc::Service {
   void keep_out(TargetId target, bool out);  // whether it may be made a joiner
   void end_session(SessionId session);
   void purge(DataId data, std::uint32_t chunks);
-  void set_silent(bool silent);  // heartbeats are not answered
+  // Left over groups are answered with orders to drop when they are whole without the target, unless off.
+  void set_reclaim(bool on);
+  void order_drop(DropOrder order);  // once, with the next heartbeat of the target's server, right or wrong
+  void set_silent(bool silent);      // heartbeats are not answered
   void set_lease(Duration lease);
 
   GroupConfig group(std::uint32_t slot) const;
@@ -46,6 +49,8 @@ class FakeMeta final : public rpc::Service {
   std::uint64_t fences_confirmed(ServerId server) const;
   std::uint64_t purges_confirmed(ServerId server) const;
   std::uint64_t unknown_chunks(ServerId server) const;
+  std::uint64_t left_over(ServerId server) const;   // groups, as last reported
+  std::uint64_t heartbeats(ServerId server) const;  // so far
   std::uint64_t registrations() const;
   TargetId target_of(ServerId server) const;
 
@@ -62,6 +67,8 @@ class FakeMeta final : public rpc::Service {
     std::uint64_t fences = 0;
     std::uint64_t purges = 0;
     std::uint64_t unknown = 0;
+    std::uint64_t left_over = 0;
+    std::uint64_t heartbeats = 0;
     bool kept_out = false;
   };
   struct Progress {
@@ -71,6 +78,7 @@ class FakeMeta final : public rpc::Service {
   struct Group {
     GroupConfig config;
     std::uint64_t version = 0;
+    std::size_t replicas = 0;
     std::vector<TargetId> all;                // who belongs to it
     std::map<TargetId, std::uint64_t> boots;  // of the in-sync members, when they entered
     std::map<TargetId, std::uint64_t> waits;  // removed members, and the version they must confirm
@@ -83,6 +91,7 @@ class FakeMeta final : public rpc::Service {
   void plan();
   void plan_group(Group& group);
   void change(Group& group);  // a new epoch
+  std::vector<DropOrder> drops_for(schema::HeartbeatRequest::Reader request);
   rpc::OutMessage join();
   rpc::OutMessage registered(schema::RegisterRequest::Reader request);
   rpc::OutMessage beaten(schema::HeartbeatRequest::Reader request);
@@ -100,6 +109,8 @@ class FakeMeta final : public rpc::Service {
   std::vector<PurgeOrder> purges_;
   std::uint64_t version_ = 1;
   std::uint64_t registrations_ = 0;
+  bool reclaim_ = true;
+  std::vector<DropOrder> extra_drops_;
   bool silent_ = false;
   Duration lease_ = std::chrono::seconds(10);
 };

@@ -12,7 +12,7 @@ namespace cairn::chunkserver {
 namespace {
 
 constexpr Duration kAdmitWaitMax = std::chrono::seconds(3);
-constexpr std::uint8_t kFormat = 1;
+constexpr std::uint8_t kGroupFormat = 1;
 
 }  // namespace
 
@@ -31,6 +31,7 @@ Group::Group(GroupId id, Target& target, GroupMemory& memory, GroupEnv& env, std
 
 void Group::configure(const GroupConfig& config) {
   std::unique_lock lock(mutex_);
+  drops_stopped_ = false;
   if (config.epoch < config_.epoch || config.epoch < past_.epoch) {
     log_warn("epoch_refused", "group={} target={} epoch={} have={}", to_string(id_), to_string(target_.id()),
              to_string(config.epoch), to_string(std::max(config_.epoch, past_.epoch)));
@@ -202,7 +203,7 @@ std::string Group::aside_key() const {
 std::string Group::encode_chunks(const std::vector<ChunkId>& chunks) {
   std::string out;
   ByteWriter writer(out);
-  writer.u8(kFormat);
+  writer.u8(kGroupFormat);
   writer.u32(static_cast<std::uint32_t>(chunks.size()));
   for (const ChunkId& chunk : chunks) {
     writer.u64(chunk.data.value());
@@ -224,7 +225,7 @@ Result<std::vector<ChunkId>> decode_aside(std::string_view bytes) {
     chunk.shard = reader.u16();
     chunks.push_back(chunk);
   }
-  if (format != kFormat || !reader.done())
+  if (format != kGroupFormat || !reader.done())
     return fail(Code::kCorrupt, "a list of chunks set aside does not decode");
   return chunks;
 }

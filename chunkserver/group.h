@@ -108,6 +108,20 @@ class Group : public std::enable_shared_from_this<Group> {
   // The target is no member of the group any more.
   void leave(Epoch epoch);
   GroupView view() const;
+
+  // --- what is left over on a target that left the group (group_drop.cc) ---
+  struct Dropped {
+    std::uint64_t chunks = 0;
+    std::size_t kept = 0;  // set aside
+  };
+  // Removes the chunks that every in-sync member lists, synced, in exactly this epoch, in which the group is
+  // whole without this target; others are set aside. kWrongEpoch: the configuration is another. After any
+  // error: some may be gone, the call may be repeated.
+  rpc::Task<Result<Dropped>> drop(Epoch epoch);
+  // Call before configure(): no chunk is removed any more once this returned.
+  rpc::Task<> stop_dropping();
+  // Forgets chunks set aside that were purged since. Blocks: pool threads only.
+  void review_aside(disk::ChunkEngine& engine);
   Epoch reconciled_at() const;
   std::optional<GroupProgress> progress() const;
   std::size_t aside_count() const;
@@ -176,6 +190,12 @@ class Group : public std::enable_shared_from_this<Group> {
   void finish(const OpPtr& op, Result<WriteOutcome> result);
 
   Result<> may_give(Epoch epoch) const;  // group_source.cc
+
+  // group_drop.cc
+  bool may_drop(const GroupConfig& config, Epoch epoch) const;
+  rpc::Task<Result<>> drop_page(GroupConfig config, std::vector<disk::ChunkInfo> own,
+                                std::optional<ChunkId> after, std::shared_ptr<std::vector<ChunkId>> kept);
+  rpc::Task<Result<>> purge_left_over(Epoch epoch, std::vector<ChunkId> chunks);
   static rpc::Task<> repair_later(std::shared_ptr<Group> self, ChunkId chunk, BlockRange range);
 
   // joiner.cc: makes this chunk what the in-sync members have; success if it is.
@@ -228,7 +248,9 @@ class Group : public std::enable_shared_from_this<Group> {
   // Highest lease generation seen of an inode: a writer whose lease went on to another is refused. Memory
   // only: what must hold over restarts is the fence of sessions.
   std::unordered_map<InodeId, LeaseGeneration> leases_;
-  std::unordered_set<ChunkId> aside_;  // chunks here that the in-sync members did not know
+  std::unordered_set<ChunkId> aside_;     // chunks here that the in-sync members did not know
+  bool drops_stopped_ = false;            // between stop_dropping() and configure()
+  std::shared_ptr<rpc::Event> dropping_;  // set when the batch being removed is gone; null: none is
 };
 
 // Decodes what Group keeps of chunks set aside. Used when a target is opened.

@@ -41,6 +41,8 @@ Orders orders_of(schema::HeartbeatReply::Reader from) {
         {purge.getSequence(), DataId(purge.getData()), PoolId(purge.getPool()), purge.getChunks()});
   out.journal = position_of(from.getJournal());
   for (std::uint64_t target : from.getRetired()) out.retired.emplace_back(target);
+  for (auto drop : from.getDrops())
+    out.drops.push_back({group_of(drop.getGroup()), TargetId(drop.getTarget()), Epoch(drop.getEpoch())});
   return out;
 }
 

@@ -18,6 +18,13 @@ struct PurgeOrder {
   std::uint32_t chunks = 0;
 };
 
+// What `target` has of a group may go, which is whole without it in exactly this epoch.
+struct DropOrder {
+  GroupId group;
+  TargetId target;
+  Epoch epoch;
+};
+
 struct PoolEntry {
   PoolId id;
   std::uint32_t slots = 0;
@@ -41,6 +48,7 @@ struct Orders {
   std::vector<PurgeOrder> purges;
   JournalPosition journal;
   std::vector<TargetId> retired;
+  std::vector<DropOrder> drops;
 };
 
 // May throw kj::Exception on a malformed message.

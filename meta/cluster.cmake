@@ -5,6 +5,7 @@ set(cluster_sources
   cluster_fences.cc
   cluster_impl.cc
   cluster_purges.cc
+  cluster_reclaim.cc
   cluster_reconfigure.cc
   cluster_records.cc
   cluster_registry.cc
@@ -16,6 +17,7 @@ set(cluster_sources
   repair_planner.cc
   routing_table.cc)
 set(cluster_tests
+  cluster_reclaim_test.cc
   cluster_records_test.cc
   cluster_service_test.cc
   cluster_simulation_test.cc

@@ -14,6 +14,7 @@ constexpr Duration kTick = std::chrono::milliseconds(200);
 constexpr std::size_t kPurgesPerHeartbeat = 1000;
 constexpr std::size_t kFencesPerHeartbeat = 10'000;
 constexpr std::size_t kTrimPerStep = 2000;
+constexpr std::size_t kDropsPerHeartbeat = 64;
 constexpr PoolId kDefaultPool{1};
 
 }  // namespace
@@ -258,6 +259,7 @@ rpc::Task<Result<ClusterCore::Beat>> ClusterCore::heartbeat(HeartbeatInput input
     TRY(accepted.beat.purges, purges_.since(txn, input.purges, kPurgesPerHeartbeat));
     for (const auto& [id, target] : state_.targets)
       if (target.record.server == input.server && target.record.retired) accepted.beat.retired.push_back(id);
+    accepted.beat.drops = order_drops(state_, txn, input.server, input.left_over, kDropsPerHeartbeat);
     check_waiters();
     accepted.step = after_step(effect.reconfigure);
     return accepted;
@@ -269,6 +271,15 @@ rpc::Task<Result<ClusterCore::Beat>> ClusterCore::heartbeat(HeartbeatInput input
     if (!settled) co_return fail(settled.error());
   }
   accepted->beat.table = table();
+  if (!accepted->beat.drops.empty()) {
+    // Nothing that the table does not show yet, or no more.
+    std::erase_if(accepted->beat.drops, [&](const DropOrder& order) {
+      const RoutingGroup* group = accepted->beat.table->find(order.group);
+      return group == nullptr || group->epoch != order.epoch || group->barrier;
+    });
+    auto synced = co_await parts_.executor.sync();
+    if (!synced) co_return fail(synced.error());
+  }
   accepted->beat.journal = parts_.executor.synced_position();
   co_return std::move(accepted->beat);
 }

@@ -65,6 +65,7 @@ class ClusterCore {
     std::vector<PurgeQueue::Row> purges;
     JournalPosition journal;
     std::vector<TargetId> retired;
+    std::vector<DropOrder> drops;
   };
   rpc::Task<Result<Beat>> heartbeat(HeartbeatInput input, std::shared_ptr<rpc::Peer> peer, TimePoint arrived,
                                     Deadline deadline);

@@ -168,6 +168,7 @@ Result<HeartbeatEffect> apply_heartbeat(ClusterState& state, const HeartbeatInpu
   server->corrupt_found = input.corrupt_found;
   server->corrupt_repaired = input.corrupt_repaired;
   server->unknown_chunks = input.unknown_chunks;
+  server->groups_left_over = input.left_over.size();
   server->foreground_ms = input.foreground_ms;
   for (const ReportedTarget& report : input.targets) {
     auto target = state.targets.find(report.id);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "meta/cluster_config.h"
+#include "meta/cluster_reclaim.h"
 #include "meta/cluster_state.h"
 #include "store/base/rng.h"
 
@@ -55,6 +56,7 @@ struct HeartbeatInput {
   std::uint64_t corrupt_found = 0;
   std::uint64_t corrupt_repaired = 0;
   std::uint64_t unknown_chunks = 0;
+  std::vector<LeftOver> left_over;
 };
 
 // The id of the server at this address: a new one, or the one that stands there already (its disks are empty

@@ -121,6 +121,11 @@ Result<HeartbeatInput> read_heartbeat(schema::HeartbeatRequest::Reader body) {
   input.corrupt_found = body.getCorruptFound();
   input.corrupt_repaired = body.getCorruptRepaired();
   input.unknown_chunks = body.getUnknownChunks();
+  const auto left_over = body.getLeftovers();
+  TRYV(bounded("groups left over", left_over.size(), kProgressMax));
+  for (auto entry : left_over)
+    input.left_over.push_back(
+        {{PoolId(entry.getGroup().getPool()), entry.getGroup().getSlot()}, TargetId(entry.getTarget())});
   return input;
 }
 
@@ -174,6 +179,14 @@ void write_beat(const ClusterCore::Beat& beat, std::uint64_t known, schema::Hear
   journal.setIndex(beat.journal.index);
   auto retired = body.initRetired(static_cast<unsigned>(beat.retired.size()));
   for (unsigned i = 0; i < retired.size(); ++i) retired.set(i, beat.retired[i].value());
+  auto drops = body.initDrops(static_cast<unsigned>(beat.drops.size()));
+  for (unsigned i = 0; i < drops.size(); ++i) {
+    auto group = drops[i].initGroup();
+    group.setPool(beat.drops[i].group.pool.value());
+    group.setSlot(beat.drops[i].group.slot);
+    drops[i].setTarget(beat.drops[i].target.value());
+    drops[i].setEpoch(beat.drops[i].epoch.value());
+  }
 }
 
 rpc::Task<Result<rpc::OutMessage>> heartbeat(ClusterCore& core, TimePoint arrived, rpc::Request request) {

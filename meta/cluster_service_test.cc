@@ -173,6 +173,12 @@ class FakeServer final : public rpc::Service {
     body.setFences(fences);
     body.setPurges(purges);
     fill(body.initTargets(1)[0]);
+    auto leftovers = body.initLeftovers(static_cast<unsigned>(left_over.size()));
+    for (unsigned i = 0; i < leftovers.size(); ++i) {
+      leftovers[i].initGroup().setPool(1);
+      leftovers[i].getGroup().setSlot(left_over[i]);
+      leftovers[i].setTarget(target);
+    }
     auto list = body.initProgress(static_cast<unsigned>(progress.size()));
     for (unsigned i = 0; i < progress.size(); ++i) {
       list[i].initGroup().setPool(1);
@@ -195,6 +201,11 @@ class FakeServer final : public rpc::Service {
     ended_below = (*reply)->getEndedBelow();
     orders.clear();
     for (auto purge : (*reply)->getPurges()) orders.emplace_back(purge.getSequence(), purge.getData());
+    drops.clear();
+    for (auto drop : (*reply)->getDrops()) {
+      EXPECT_EQ(drop.getTarget(), target);
+      drops.emplace_back(drop.getGroup().getSlot(), drop.getEpoch());
+    }
     journal = {Era((*reply)->getJournal().getEra()), (*reply)->getJournal().getTerm(),
                (*reply)->getJournal().getIndex()};
     return {};
@@ -213,6 +224,8 @@ class FakeServer final : public rpc::Service {
   std::uint64_t ended_below = 0;
   std::vector<std::uint64_t> ended;
   std::vector<std::pair<std::uint64_t, std::uint64_t>> orders;
+  std::vector<std::uint32_t> left_over;                        // slots to report
+  std::vector<std::pair<std::uint32_t, std::uint64_t>> drops;  // slot, epoch
   JournalPosition journal;
   bool silent = false;
 
@@ -567,6 +580,26 @@ TEST_F(ClusterServiceTest, ForeignServersAreRefused) {
   EXPECT_EQ(unknown.register_process().error().code(), Code::kNotFound);
   servers[2]->target = 100;  // a disk of server 0
   EXPECT_EQ(servers[2]->register_process().error().code(), Code::kNeedsOperator);
+}
+
+TEST_F(ClusterServiceTest, WhatIsLeftOverIsDroppedOnlyWhereTheGroupIsWholeWithoutIt) {
+  start_all();
+  std::uint32_t outside = 0;
+  for (const auto& [slot, group] : routing().groups) {
+    servers[0]->left_over.push_back(slot);
+    outside += std::ranges::none_of(group.members, [&](const auto& m) { return m.first == 100; });
+  }
+  ASSERT_GT(outside, 0u);
+  ASSERT_TRUE(servers[0]->heartbeat());
+  EXPECT_EQ(servers[0]->drops.size(), outside);
+  const SeenRouting now = routing();
+  for (const auto& [slot, epoch] : servers[0]->drops) {
+    EXPECT_EQ(epoch, now.groups.at(slot).epoch);
+    for (const auto& [target, in_sync] : now.groups.at(slot).members) EXPECT_NE(target, 100u);
+  }
+  servers[0]->left_over.clear();
+  ASSERT_TRUE(servers[0]->heartbeat());
+  EXPECT_TRUE(servers[0]->drops.empty());
 }
 
 TEST_F(ClusterServiceTest, WipedDiskIsReplacedAndForgotten) {

@@ -55,6 +55,7 @@ struct ClusterServer {
   std::uint64_t corrupt_found = 0;
   std::uint64_t corrupt_repaired = 0;
   std::uint64_t unknown_chunks = 0;
+  std::uint64_t groups_left_over = 0;  // that its targets are not in and still have chunks of
   std::uint32_t foreground_ms = 0;
   bool up() const { return liveness == Liveness::kUp || liveness == Liveness::kSuspect; }
 };

@@ -269,6 +269,7 @@ std::string servers_json(const StatusInput& input) {
     entry["corrupt_found"] = server.corrupt_found;
     entry["corrupt_repaired"] = server.corrupt_repaired;
     entry["unknown_chunks"] = server.unknown_chunks;
+    entry["groups_left_over"] = server.groups_left_over;
     entry["foreground_ms"] = server.foreground_ms;
     json targets = json::array();
     for (const auto& [target_id, target] : state.targets) {

@@ -126,6 +126,9 @@ class Cluster:
     def status(self):
         return json.loads(self.cairn("admin", "status", "--json"))
 
+    def servers(self):
+        return json.loads(self.cairn("admin", "servers", "--json"))["servers"]
+
     def wait_health(self, wanted="ok", timeout=120):
         self.cairn("--timeout", timeout, "admin", "status", "--wait", wanted, "--json", timeout=timeout + 30)
 

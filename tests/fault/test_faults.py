@@ -80,6 +80,40 @@ class LostServer(unittest.TestCase):
             c.wait_health("ok")
             check_tree(c.mnt, tree)
 
+    def test_what_a_returning_server_has_too_many_of_is_given_back(self):
+        """Repaired without it, it returns with its old copies: in the end every chunk is there twice, not three times."""
+        with Cluster() as c:
+            objects = {f"o{n}": pattern(n, 200_000) for n in range(60)}
+            for id, data in objects.items():
+                c.put(id, data)
+
+            def chunks():
+                return sum(disk["chunks"] for s in c.servers() for disk in s["targets"])
+            wait_for("two copies of each chunk", lambda: chunks() == 2 * len(objects), timeout=20)
+            c.kill("chunkserver-1")
+            wait_for("groups are degraded", lambda: c.status()["health"] != "ok", timeout=15)
+            c.wait_health("ok")
+            new = {f"n{n}": pattern(f"n{n}", 100_000) for n in range(10)}
+            for id, data in new.items():
+                c.put(id, data)
+            objects.update(new)
+            c.start("chunkserver-1")
+            wait_for("three servers up", lambda: sum(s["state"] == "up" for s in c.status()["servers"]) == 3)
+            wait_for("two copies of each chunk, on three servers",
+                     lambda: chunks() == 2 * len(objects) and
+                     all(disk["chunks"] > 0 for s in c.servers() for disk in s["targets"]), timeout=120)
+            self.assertIn("left_over_dropped", "".join(c.log(part) for part in c.parts()))
+            c.wait_health("ok")
+            self.assertEqual(c.status()["unknown_chunks"], 0)
+            # The copies that are left are the right ones: each server alone can be missed.
+            for part in ("chunkserver-2", "chunkserver-3"):
+                c.kill(part)
+                c.wait_health("ok")
+                for id, data in objects.items():
+                    self.assertEqual(c.get(id), data)
+                c.start(part)
+                c.wait_health("ok")
+
     def test_paused_server_does_not_stop_the_others(self):
         """SIGSTOP proves nothing dead: the lease decides, then the others go on; after SIGCONT it may not serve old state."""
         with Cluster(mount=True) as c:
