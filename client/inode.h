@@ -98,10 +98,11 @@ struct FileData {
   bool report_size = false;   // size, written or bytes differ from what the server knows
   bool report_times = false;  // mtime
   bool report_atime = false;
-  bool trim_done = false;   // to be reported
-  bool reporting = false;   // an item about this file is on its way
-  bool meta_dirty = false;  // the journal may not be synced with what the server replied about it
-  bool unlinked = false;    // the last name went
+  bool trim_done = false;               // to be reported
+  bool reporting = false;               // an item about this file is on its way
+  Lease reporting_from = Lease::kNone;  // held until that item arrives, whatever it gives back
+  bool meta_dirty = false;              // the journal may not be synced with what the server replied about it
+  bool unlinked = false;                // the last name went
 
   ReadAhead ahead;
   std::optional<Error> write_error;

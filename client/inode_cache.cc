@@ -148,8 +148,11 @@ Held InodeCache::held(std::uint64_t attachment) {
   for (const auto& [id, inode] : inodes_) {
     std::lock_guard inode_lock(inode->mutex);
     if (inode->session != session) continue;
-    if (inode->lease == Lease::kExclusive) held.exclusive.push_back(id.value());
-    if (inode->lease == Lease::kShared) held.shared.push_back(id.value());
+    // A lease that a report gives back is held until the report arrives: without it the server would refuse
+    // the sizes in it.
+    const Lease lease = std::max(inode->lease, inode->file ? inode->file->reporting_from : Lease::kNone);
+    if (lease == Lease::kExclusive) held.exclusive.push_back(id.value());
+    if (lease == Lease::kShared) held.shared.push_back(id.value());
     if (inode->file && inode->file->server_opens != 0) held.open.push_back(id.value());
   }
   return held;

@@ -104,6 +104,7 @@ std::optional<Reporter::Item> Reporter::build(const InodeRef& ref) const {
     return std::nullopt;
   // From here on nothing new is written under a lease that is given back; who needs it again waits for this
   // report.
+  file.reporting_from = inode.lease;
   inode.lease = item.keep;
   file.server_opens -= item.closed;
   file.reporting = true;
@@ -114,6 +115,7 @@ void Reporter::restore(const Item& item) const {
   std::lock_guard lock(item.inode->mutex);
   FileData& file = *item.inode->file;
   file.reporting = false;
+  file.reporting_from = Lease::kNone;
   file.settled.notify();
   if (item.inode->session != item.session || item.session != context_.session.id())
     return;  // it ended meanwhile
@@ -132,6 +134,7 @@ void Reporter::done(const Item& item, Code code) const {
   std::lock_guard lock(item.inode->mutex);
   FileData& file = *item.inode->file;
   file.reporting = false;
+  file.reporting_from = Lease::kNone;
   file.settled.notify();
   if (code == Code::kOk) {
     if (item.has_size) {
