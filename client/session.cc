@@ -153,7 +153,8 @@ rpc::Task<Result<Session::Link>> Session::attach(Deadline deadline) {
     }
     if (attempt < channels_.size()) {
       if (!tried.empty()) tried += "; ";
-      tried += channel->address() + ": " + error->message();
+      if (!error->message().starts_with(channel->address())) tried += channel->address() + ": ";
+      tried += error->message();
     }
     address_ = (address_ + 1) % channels_.size();
     const bool starting = error->code() == Code::kStarting;

@@ -228,9 +228,11 @@ class Connecting : public std::enable_shared_from_this<Connecting> {
   }
 
   void fail_with(const ErrorCode& ec, const char* what) {
-    const bool refused = ec == asio::error::connection_refused;
-    finish(fail(Code::kUnavailable,
-                fmt::format("{}: {} ({})", address_, refused ? "connection refused" : what, ec.message())));
+    if (ec == asio::error::connection_refused) {
+      finish(fail(Code::kUnavailable, address_ + ": connection refused"));
+    } else {
+      finish(fail(Code::kUnavailable, fmt::format("{}: {} ({})", address_, what, ec.message())));
+    }
   }
 
   void finish(Outcome outcome) {

@@ -52,7 +52,8 @@ void print_status(const Json& status) {
     fmt::print("repair  {} chunks ({}) to copy, {}/s, about {} left\n", number(repair, "chunks_left"),
                human_bytes(number(repair, "bytes_left")), human_bytes(number(repair, "bytes_per_second")),
                human_seconds(number(repair, "eta_seconds")));
-  fmt::print("stored  {} files, {} objects\n", number(status, "files"), number(status, "objects"));
+  fmt::print("stored  {} files, {} objects; {} clients\n", number(status, "files"), number(status, "objects"),
+             number(status, "sessions"));
   for (const Json& note : status.value("notes", Json::array())) fmt::print("note    {}\n", note.get<std::string>());
   fmt::print("\n");
   print_servers(status.at("servers"));
@@ -116,6 +117,21 @@ Result<> servers(const Context& context) {
   return {};
 }
 
+Result<> sessions(const Context& context) {
+  TRY(auto client, context.connect());
+  TRY(Json json, fetch(*client, "sessions"));
+  if (context.json) {
+    fmt::print("{}\n", json.dump());
+    return {};
+  }
+  fmt::print("{:<18}{:<24}{:<10}{:<10}{}\n", "session", "address", "state", "silent", "name");
+  for (const Json& session : json.at("sessions"))
+    fmt::print("{:<18}{:<24}{:<10}{:<10}{}\n", session.value("id", "?"), session.value("address", "?"),
+               session.value("state", "?"), human_seconds(number(session, "silent_seconds")),
+               session.value("name", "?"));
+  return {};
+}
+
 Result<> groups(const Context& context) {
   TRY(auto client, context.connect());
   TRY(Json json, fetch(*client, "groups"));
@@ -156,6 +172,10 @@ void add_admin_commands(CLI::App& app, Context& context) {
   });
   admin->add_subcommand("groups", "Every placement group: members, in-sync set, epoch")->callback([&context] {
     context.run = [&context] { return groups(context); };
+  });
+
+  admin->add_subcommand("sessions", "Every client: mounts and programs that hold leases")->callback([&context] {
+    context.run = [&context] { return sessions(context); };
   });
 
   struct Verb {

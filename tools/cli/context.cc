@@ -19,17 +19,11 @@ Result<ClientOptions> Context::client_options() const {
 
 Result<std::unique_ptr<Client>> Context::connect() const {
   TRY(ClientOptions options, client_options());
-  std::string tried;
-  for (const std::string& address : options.meta) tried += (tried.empty() ? "" : ", ") + address;
-  options.timeout = std::min(options.timeout, std::chrono::milliseconds(10'000));  // to answer a wrong address soon
-  ClientOptions wanted = options;
-  wanted.timeout = std::chrono::seconds(timeout_s);
-  auto client = Client::connect(std::move(wanted));
+  auto client = Client::connect(std::move(options));
   if (!client && (client.error().code() == Code::kUnavailable || client.error().code() == Code::kTimeout))
     return fail(client.error().code(),
-                fmt::format("no metadata server at {} ({}). Is the cluster up? Try 'cairn up', or name another address "
-                            "with --meta or CAIRN_META",
-                            tried, client.error().message()));
+                client.error().message() +
+                    ". Is the cluster up? Try 'cairn up', or name another address with --meta or CAIRN_META");
   return client;
 }
 

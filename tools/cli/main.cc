@@ -47,7 +47,13 @@ int main(int argc, char** argv) {
   } catch (const CLI::Success& e) {
     return app.exit(e);
   } catch (const CLI::ParseError& e) {
-    app.exit(e);
+    const auto unknown = app.remaining(true);
+    if (argc == 1)
+      fmt::print("{}", app.help());
+    else if (e.get_name() == "RequiredError" && !unknown.empty())
+      fmt::print(stderr, "cairn: unknown command '{}'. 'cairn --help' lists what there is.\n", unknown.front());
+    else
+      app.exit(e);
     return cli::kUsage;
   }
   Result<> result = context.run();
