@@ -191,9 +191,28 @@ struct FakeCluster::State {
     return inode;
   }
 
-  // Recalls what others hold of `inodes` down to `keep`; then they hold no more than that.
-  Task<> recall(SessionId asker, std::vector<InodeId> wanted, Lease keep);
+  struct Held {
+    SessionId session;
+    InodeId inode;
+    std::uint64_t generation = 0;
+  };
+  // What others than `asker` hold of `wanted` beyond `keep`. Under mutex.
+  std::vector<Held> in_the_way(SessionId asker, const std::vector<InodeId>& wanted, Lease keep) const {
+    std::vector<Held> held;
+    for (InodeId id : wanted) {
+      auto it = inodes.find(id);
+      if (it == inodes.end()) continue;
+      for (const auto& [session, holder] : it->second.holders) {
+        if (session != asker && holder.kind > keep) held.push_back({session, id, holder.generation});
+      }
+    }
+    return held;
+  }
+  // Takes `held` back down to `keep`. An error: the asker went away meanwhile, and it is not known whether
+  // its holder gave it up.
+  Task<Result<>> recall(Held held, Lease keep);
   Task<Result<OutMessage>> serve_meta(Request& request, SessionId session);
+  Result<OutMessage> answer(const Request& request, SessionId session, bool mutation, std::uint64_t sequence);
   Result<OutMessage> change(const Request& request, SessionId session);
   Result<OutMessage> query(const Request& request, SessionId session);
   std::vector<InodeId> touched(const Request& request, Lease& keep);
@@ -222,54 +241,39 @@ struct FakeCluster::State {
 
 // --- the metadata server ---
 
-Task<> FakeCluster::State::recall(SessionId asker, std::vector<InodeId> wanted, Lease keep) {
-  struct Call {
-    SessionId session;
-    InodeId inode;
-    std::uint64_t generation;
-  };
-  std::vector<Call> calls;
-  {
-    std::lock_guard lock(mutex);
-    for (InodeId id : wanted) {
-      auto it = inodes.find(id);
-      if (it == inodes.end()) continue;
-      for (auto& [session, holder] : it->second.holders) {
-        if (session != asker && holder.kind > keep) calls.push_back({session, id, holder.generation});
-      }
+Task<Result<>> FakeCluster::State::recall(Held held, Lease keep) {
+  // Until it is answered: the connection may break, and the session comes back on another one.
+  for (;;) {
+    std::shared_ptr<Peer> peer;
+    {
+      std::lock_guard lock(mutex);
+      auto session = sessions.find(held.session);
+      if (session == sessions.end()) break;
+      peer = session->second.peer;
     }
+    OutMessage message;
+    auto item = message.body<schema::RecallRequest>().initRecalls(1)[0];
+    item.setInode(held.inode.value());
+    item.setKeep(encode(keep));
+    item.setGeneration(held.generation);
+    const Deadline deadline = Deadline::after(owner.clock_, std::chrono::seconds(10));
+    auto reply = co_await peer->call<method::Recall>(std::move(message), deadline);
+    if (reply) break;
+    auto slept = co_await sleep_for(*owner.runtime_, std::chrono::milliseconds(5));
+    if (!slept) co_return slept;
   }
-  for (Call& call : calls) {
-    // Until it is answered: the connection may break, and the session comes back on another one.
-    for (int attempt = 0; attempt < 1000; ++attempt) {
-      std::shared_ptr<Peer> peer;
-      {
-        std::lock_guard lock(mutex);
-        auto session = sessions.find(call.session);
-        if (session == sessions.end()) break;
-        peer = session->second.peer;
-      }
-      OutMessage message;
-      auto item = message.body<schema::RecallRequest>().initRecalls(1)[0];
-      item.setInode(call.inode.value());
-      item.setKeep(encode(keep));
-      item.setGeneration(call.generation);
-      const Deadline deadline = Deadline::after(owner.clock_, std::chrono::seconds(10));
-      auto reply = co_await peer->call<method::Recall>(std::move(message), deadline);
-      if (reply) break;
-      auto slept = co_await sleep_for(*owner.runtime_, std::chrono::milliseconds(5));
-      if (!slept) break;
-    }
-    std::lock_guard lock(mutex);
-    auto it = inodes.find(call.inode);
-    if (it == inodes.end()) continue;
-    auto holder = it->second.holders.find(call.session);
-    if (holder == it->second.holders.end()) continue;
-    if (keep == Lease::kNone)
-      it->second.holders.erase(holder);
-    else
-      holder->second.kind = std::min(holder->second.kind, keep);
-  }
+  std::lock_guard lock(mutex);
+  auto it = inodes.find(held.inode);
+  if (it == inodes.end()) co_return Result<>{};
+  auto holder = it->second.holders.find(held.session);
+  // Another generation: granted anew meanwhile.
+  if (holder == it->second.holders.end() || holder->second.generation != held.generation)
+    co_return Result<>{};
+  if (keep == Lease::kNone)
+    it->second.holders.erase(holder);
+  else
+    holder->second.kind = std::min(holder->second.kind, keep);
+  co_return Result<>{};
 }
 
 // Which inodes a request needs, and what others may keep of them.
@@ -442,15 +446,33 @@ Task<Result<OutMessage>> FakeCluster::State::serve_meta(Request& request, Sessio
       if (auto it = replies.find(sequence); it != replies.end()) co_return thawed(it->second);
     }
   }
-  Lease keep = Lease::kNone;
-  auto wanted = touched(request, keep);
-  co_await recall(session, std::move(wanted), keep);
-  std::lock_guard lock(mutex);
-  if (session.valid() && !sessions.contains(session)) co_return fail(Code::kSessionEnded, "no such session");
-  if (!mutation) co_return query(request, session);
+  for (;;) {
+    Lease keep = Lease::kNone;
+    auto wanted = touched(request, keep);
+    std::vector<Held> held;
+    {
+      std::lock_guard lock(mutex);
+      held = in_the_way(session, wanted, keep);
+      if (held.empty()) co_return answer(request, session, mutation, sequence);
+    }
+    for (Held& one : held) {
+      auto recalled = co_await recall(one, keep);
+      if (!recalled) co_return fail(recalled.error());
+    }
+  }
+}
+
+// Under mutex: nothing is in the way.
+Result<OutMessage> FakeCluster::State::answer(const Request& request, SessionId session, bool mutation,
+                                              std::uint64_t sequence) {
+  if (session.valid() && !sessions.contains(session)) return fail(Code::kSessionEnded, "no such session");
+  if (!mutation) return query(request, session);
+  auto& replies = sessions[session].replies;
+  // An earlier try may have come this far while this one waited for a recall.
+  if (auto it = replies.find(sequence); it != replies.end()) return thawed(it->second);
   auto reply = change(request, session);
-  if (reply) sessions[session].replies[sequence] = frozen(*reply);
-  co_return reply;
+  if (reply) replies[sequence] = frozen(*reply);
+  return reply;
 }
 
 Result<OutMessage> FakeCluster::State::query(const Request& request, SessionId session) {

@@ -294,13 +294,13 @@ void FileSystemImpl::drop_if_unreachable(const InodeRef& inode) {
 
 rpc::Task<Result<>> FileSystemImpl::remove_name(InodeId parent, std::string name, bool directory) {
   InodeRef dir = inodes_.get(parent);
-  InodeRef child;
+  InodeId known;
   {
     std::lock_guard lock(dir->mutex);
     auto& entries = dir->directory().entries;
-    auto it = entries.find(name);
-    if (it != entries.end() && it->second.valid()) child = inodes_.find(it->second);
+    if (auto it = entries.find(name); it != entries.end()) known = it->second;
   }
+  const InodeRef child = known.valid() ? inodes_.find(known) : nullptr;
   NameChange change(dir, name);
   std::function<void(schema::RemoveRequest::Builder)> fill = [&](schema::RemoveRequest::Builder body) {
     body.setParent(parent.value());
