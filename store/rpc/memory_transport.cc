@@ -21,7 +21,7 @@ struct Pipe {
   Event readable;
   Event writable;
 
-  explicit Pipe(Runtime& runtime) : readable(runtime), writable(runtime) {}
+  Pipe(Runtime& reader, Runtime& writer) : readable(reader), writable(writer) {}
 
   // Nothing: must wait.
   std::optional<std::size_t> take(MutableBytes into) {
@@ -61,7 +61,8 @@ struct Link {
   const std::string address;
   Pipe to_server;
   Pipe to_client;
-  Link(Runtime& runtime, std::string to) : address(std::move(to)), to_server(runtime), to_client(runtime) {}
+  Link(Runtime& client, Runtime& server, std::string to)
+      : address(std::move(to)), to_server(server, client), to_client(client, server) {}
   void close() {
     to_server.close();
     to_client.close();
@@ -125,11 +126,12 @@ class MemoryStream final : public Stream {
 };
 
 struct Listening {
+  Runtime& runtime;  // accepted streams run there, as with sockets: the two ends do not share threads
   std::mutex mutex;
   std::deque<std::unique_ptr<Stream>> waiting;  // guarded by mutex
   bool closed = false;                          // guarded by mutex
   Event arrived;
-  explicit Listening(Runtime& runtime) : arrived(runtime) {}
+  explicit Listening(Runtime& on) : runtime(on), arrived(on) {}
 };
 
 }  // namespace
@@ -215,14 +217,15 @@ Task<Result<std::unique_ptr<Stream>>> MemoryTransport::connect(Runtime& runtime,
     co_return fail(Code::kUnavailable, address + ": unreachable (network cut)");
   auto it = state->listeners.find(address);
   if (it == state->listeners.end()) co_return fail(Code::kUnavailable, address + ": connection refused");
-  auto link = std::make_shared<Link>(runtime, address);
+  Runtime& server = it->second->runtime;
+  auto link = std::make_shared<Link>(runtime, server, address);
   std::erase_if(state->links, [](const auto& old) { return old.expired(); });
   state->links.push_back(link);
   const std::string name = "memory-client-" + std::to_string(++state->connections);
   {
     std::lock_guard listening_lock(it->second->mutex);
     it->second->waiting.push_back(
-        std::make_unique<MemoryStream>(runtime, link, link->to_server, link->to_client, name));
+        std::make_unique<MemoryStream>(server, link, link->to_server, link->to_client, name));
     it->second->arrived.set();
   }
   std::unique_ptr<Stream> stream =
