@@ -90,12 +90,14 @@ rpc::Task<> Reclaimer::run() {
 }
 
 rpc::Task<bool> Reclaimer::run_drops() {
+  std::uint64_t groups = 0;
+  std::uint64_t chunks = 0;
   for (;;) {
     std::shared_ptr<Group> group;
     Epoch epoch;
     {
       std::lock_guard lock(mutex_);
-      if (orders_.empty()) co_return true;
+      if (orders_.empty()) break;
       auto first = orders_.begin();
       std::tie(group, epoch) = std::move(first->second);
       orders_.erase(first);
@@ -103,8 +105,10 @@ rpc::Task<bool> Reclaimer::run_drops() {
     auto dropped = co_await group->drop(epoch);
     if (dropped) {
       if (dropped->chunks == 0) continue;  // the order came twice
-      log_info("left_over_dropped", "group={} target={} epoch={} chunks={} kept={}", to_string(group->id()),
-               to_string(group->target().id()), to_string(epoch), dropped->chunks, dropped->kept);
+      ++groups;
+      chunks += dropped->chunks;
+      log_debug("group_dropped", "group={} target={} epoch={} chunks={} kept={}", to_string(group->id()),
+                to_string(group->target().id()), to_string(epoch), dropped->chunks, dropped->kept);
       continue;
     }
     if (dropped.error().code() == Code::kCancelled) co_return false;
@@ -112,6 +116,8 @@ rpc::Task<bool> Reclaimer::run_drops() {
     log_debug("drop_waits", "group={} target={} error={}", to_string(group->id()),
               to_string(group->target().id()), log_quote(dropped.error().to_string()));
   }
+  if (groups > 0) log_info("left_over_dropped", "groups={} chunks={}", groups, chunks);
+  co_return true;
 }
 
 // Groups that the target is not in and has chunks of, other than those set aside.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "meta/repair_planner.h"
 #include "store/base/log.h"
@@ -93,6 +94,7 @@ class Step {
     options.joiners_per_target = config_.joiners_per_target;
     options.rebalance = config_.rebalance;
     options.near_full_percent = config_.near_full_percent;
+    std::map<std::string, std::size_t> reasons;
     for (GroupChange& change : plan_repair(state_, options, now_, rng_)) {
       ClusterGroup& group = state_.groups.at(change.group);
       change.next.epoch = Epoch(version_.get());
@@ -103,12 +105,22 @@ class Step {
       }
       CHECK(change.next.in_sync_count() > 0, "a group's in-sync set never becomes empty");
       CHECK(change.next.epoch > group.record.epoch, "a group's epoch grows with every change");
-      log_info("group_changed", "group={} epoch={} reason={} members={}", to_string(change.group),
-               to_string(change.next.epoch), log_quote(change.reason), log_quote(describe(change.next)));
+      ++reasons[change.reason];
+      log_debug("group_changed", "group={} epoch={} reason={} members={}", to_string(change.group),
+                to_string(change.next.epoch), log_quote(change.reason), log_quote(describe(change.next)));
       group.record = std::move(change.next);
       group.reports.clear();
       write_group(change.group, group.record);
     }
+    if (reasons.empty()) return;
+    std::size_t count = 0;
+    std::string text;
+    for (const auto& [reason, groups] : reasons) {
+      count += groups;
+      text += fmt::format("{}{} ({})", text.empty() ? "" : "; ", reason, groups);
+    }
+    log_info("groups_changed", "count={} epoch={} reasons={}", count, to_string(Epoch(version_.get())),
+             log_quote(text));
   }
   static std::string describe(const GroupRecord& record) {
     std::string out;

@@ -1,5 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+
 #include "store/base/bytes.h"
 #include "store/base/checksum.h"
 #include "store/base/clock.h"
@@ -128,6 +132,20 @@ TEST(Log, QuotesWhatWouldBreakALine) {
   EXPECT_EQ(log_quote("two words"), "\"two words\"");
   EXPECT_EQ(log_quote("a\nb"), "\"a\\x0ab\"");
   EXPECT_EQ(log_quote(""), "\"\"");
+}
+
+TEST(Log, LevelsAreNamedAsInTheConfig) {
+  const std::string path = ::testing::TempDir() + "cairn_log_levels";
+  std::remove(path.c_str());
+  ASSERT_TRUE(log_open(path));
+  log_warn("event", "key={}", 1);
+  log_error("event");
+  ASSERT_TRUE(log_open("-"));
+  std::ifstream file(path);
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  EXPECT_NE(text.find("Z warn event key=1\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("Z error event\n"), std::string::npos) << text;
+  std::remove(path.c_str());
 }
 
 TEST(Errors, NamesRoundTrip) {

@@ -68,8 +68,11 @@ Result<std::unique_ptr<Index>> Index::open(Disk& disk, Ballast& ballast, const s
                                            std::uint64_t cache_bytes) {
   std::unique_ptr<Index> index(new Index());
   index->env_ = make_rocks_env(disk, ballast);
+  // RocksDB would make it too, after a warning that it is not there.
+  rocksdb::Status status = index->env_->CreateDirIfMissing(dir);
+  if (!status.ok()) return fail(from_rocks(status, "make " + dir));
   rocksdb::DB* db = nullptr;
-  rocksdb::Status status = rocksdb::DB::Open(make_options(index->env_.get(), cache_bytes), dir, &db);
+  status = rocksdb::DB::Open(make_options(index->env_.get(), cache_bytes), dir, &db);
   if (!status.ok()) return fail(from_rocks(status, "open " + dir));
   index->db_.reset(db);
   return index;
