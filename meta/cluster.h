@@ -66,6 +66,7 @@ struct NamespaceCounts {
   std::uint64_t files = 0;
   std::uint64_t objects = 0;
   std::uint64_t sessions = 0;
+  bool store_full = false;  // the file system on which the metadata lies
 };
 
 }  // namespace cairn::meta

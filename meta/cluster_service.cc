@@ -227,7 +227,7 @@ rpc::Task<Result<rpc::OutMessage>> status(ClusterCore& core, rpc::Request reques
       page = ClusterCore::StatusPage::kGroups;
       break;
     case What::SESSIONS:
-      co_return fail(Code::kInvalidArgument, "the list of sessions is not a page of the cluster side");
+      co_return fail(Code::kInvalidArgument, "the list of sessions is the namespace side's");
   }
   auto json = co_await core.status(page);
   if (!json) co_return fail(json.error());

@@ -124,6 +124,24 @@ std::vector<std::string> notes_of(const StatusInput& input, const Totals& totals
       notes.push_back(fmt::format("target {} of server {} is {}", to_string(id),
                                   to_string(target.record.server), meta::name_of(target.condition)));
   }
+  std::uint64_t damaged = 0;
+  std::uint64_t unknown = 0;
+  for (const auto& [id, server] : state.servers) {
+    damaged += server.corrupt_found - std::min(server.corrupt_found, server.corrupt_repaired);
+    unknown += server.unknown_chunks;
+  }
+  if (damaged > 0)
+    notes.push_back(fmt::format(
+        "{} damaged block(s) are not repaired (yet): 'chunk_lost' in the chunkservers' logs names "
+        "those without a good copy",
+        damaged));
+  if (unknown > 0)
+    notes.push_back(fmt::format(
+        "{} chunk(s) that only a former member has are kept aside: 'unknown_chunks' in its log", unknown));
+  if (input.counts.store_full)
+    notes.push_back(
+        "the metadata server's file system is full: only removals are taken. Make room where its data_dir "
+        "is");
   std::size_t waiting = 0;
   for (const auto& [id, group] : state.groups) waiting += state.waiting(group.record);
   if (waiting > 0)

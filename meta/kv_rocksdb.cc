@@ -8,6 +8,8 @@
 
 #include "meta/kv_store.h"
 #include "meta/row_cache.h"
+#include "store/base/log.h"
+#include "store/disk/rocks_fs.h"
 
 namespace cairn::meta {
 
@@ -22,10 +24,23 @@ rocksdb::Slice slice(std::string_view text) {
   return {text.data(), text.size()};
 }
 
+// What RocksDB stands on. RocksDB does not survive a failed write of its log (Debian's aborts when the log is
+// touched again), so it shall not see a full disk: see store/disk/ballast.h.
+struct Ground {
+  disk::PosixDisk files;
+  std::unique_ptr<disk::DiskLock> lock;
+  std::unique_ptr<disk::Ballast> ballast;
+  std::unique_ptr<rocksdb::Env> env;
+};
+
 class RocksKvStore final : public KvStore {
  public:
-  RocksKvStore(std::unique_ptr<rocksdb::DB> db, std::string directory, std::uint64_t row_cache_bytes)
-      : db_(std::move(db)), directory_(std::move(directory)), rows_(row_cache_bytes) {}
+  RocksKvStore(std::unique_ptr<Ground> ground, std::unique_ptr<rocksdb::DB> db, std::string directory,
+               std::uint64_t row_cache_bytes)
+      : ground_(std::move(ground)),
+        db_(std::move(db)),
+        directory_(std::move(directory)),
+        rows_(row_cache_bytes) {}
   ~RocksKvStore() override {
     // The WAL holds everything: nothing to flush. A failed close leaves nothing to do but say so at the next
     // open.
@@ -77,6 +92,14 @@ class RocksKvStore final : public KvStore {
     return checked(db_->SyncWAL(), "sync of the metadata journal in " + directory_);
   }
 
+  bool full() const override { return !ground_->ballast->held(); }
+  bool leave_full() override {
+    if (!full()) return true;
+    if (!ground_->ballast->take()) return false;
+    log_warn("file_system_has_space_again", "directory={}", directory_);
+    return true;
+  }
+
  private:
   // The first key after all that begin with `prefix`; empty: there is none.
   static std::string after_prefix(std::string_view prefix) {
@@ -86,6 +109,7 @@ class RocksKvStore final : public KvStore {
     return end;
   }
 
+  std::unique_ptr<Ground> ground_;  // outlives the database
   std::unique_ptr<rocksdb::DB> db_;
   std::string directory_;
   mutable RowCache rows_;  // used by one thread at a time, as get and write are
@@ -94,7 +118,14 @@ class RocksKvStore final : public KvStore {
 }  // namespace
 
 Result<std::unique_ptr<KvStore>> open_rocks_kv(const std::string& directory, const RocksKvConfig& config) {
+  auto ground = std::make_unique<Ground>();
+  TRYV(ground->files.make_dir(directory));
+  TRY(ground->lock, ground->files.lock(directory + "/LOCK"));
+  TRY(ground->ballast, disk::Ballast::open(ground->files, directory + "/ballast", config.ballast_bytes));
+  ground->env = disk::make_rocks_env(ground->files, *ground->ballast);
   rocksdb::Options options;
+  options.env = ground->env.get();
+  options.info_log = disk::make_rocks_logger();
   options.create_if_missing = true;
   options.write_buffer_size = config.write_buffer_bytes;
   options.max_write_buffer_number = 2;
@@ -107,8 +138,6 @@ Result<std::unique_ptr<KvStore>> open_rocks_kv(const std::string& directory, con
   options.memtable_whole_key_filtering = true;
   options.memtable_prefix_bloom_size_ratio = 0.05;  // many rows are asked for that do not exist
   options.compression = rocksdb::kLZ4Compression;
-  options.keep_log_file_num = 3;
-  options.max_log_file_size = 4 << 20;
   options.stats_dump_period_sec = 0;
   options.paranoid_checks = true;
   // A power cut may leave unsynced entries damaged or missing at the end: replay up to the first gap.
@@ -124,7 +153,7 @@ Result<std::unique_ptr<KvStore>> open_rocks_kv(const std::string& directory, con
   rocksdb::DB* raw = nullptr;
   TRYV(checked(rocksdb::DB::Open(options, directory, &raw), "metadata store " + directory));
   std::unique_ptr<rocksdb::DB> db(raw);
-  return std::make_unique<RocksKvStore>(std::move(db), directory, config.row_cache_bytes);
+  return std::make_unique<RocksKvStore>(std::move(ground), std::move(db), directory, config.row_cache_bytes);
 }
 
 }  // namespace cairn::meta

@@ -6,6 +6,7 @@
 // same time.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -38,12 +39,18 @@ class KvStore {
   // On return all writes that returned before the call survive a power cut. After a failure the store must
   // not be used.
   virtual Result<> sync() = 0;
+  // The file system is full and the store lives on what it had set aside for that: only what is needed to get
+  // out of it should be written. Thread-safe.
+  virtual bool full() const { return false; }
+  // Sets it aside again if it can: true, then full() is false. May block on the disk.
+  virtual bool leave_full() { return !full(); }
 };
 
 struct RocksKvConfig {
   std::uint64_t block_cache_bytes = 64 << 20;
   std::uint64_t write_buffer_bytes = 16 << 20;  // two of them
   std::uint64_t row_cache_bytes = 16 << 20;     // rows read or written lately
+  std::uint64_t ballast_bytes = 64 << 20;       // set aside for a full file system
 };
 
 // Opens `directory` (made if missing). kLocked names the process that has it open; kIo, kCorrupt: RocksDB's
@@ -71,10 +78,13 @@ class MapKvStore final : public KvStore {
   std::size_t unsynced() const;                                  // batches written since the last sync
   // The write that comes after `writes` more fails, and all after it (kIo): a disk that stops.
   void fail_after(std::size_t writes);
+  void set_full(bool full) { full_ = full; }
+  bool full() const override { return full_; }
 
  private:
   struct State;
   std::unique_ptr<State> state_;
+  std::atomic<bool> full_{false};
 };
 
 }  // namespace cairn::meta

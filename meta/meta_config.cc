@@ -22,6 +22,7 @@ Result<MetaConfig> read_meta_config(const std::string& path) {
                 std::uint64_t{1} << 40);
   reader.number("write_buffer_bytes", config.write_buffer_bytes, std::uint64_t{1} << 20,
                 std::uint64_t{1} << 34);
+  reader.number("ballast_bytes", config.ballast_bytes, std::uint64_t{1} << 20, std::uint64_t{1} << 40);
   reader.number("root_mode", config.root_mode, 0, 07777);
   reader.text("log_level", config.log_level);
   reader.text("log_file", config.log_file);
@@ -51,6 +52,8 @@ std::string print_meta_config(const MetaConfig& config) {
              "that an object was deleted is known for so long");
   out.number("block_cache_bytes", config.block_cache_bytes, "RocksDB's cache of what it reads");
   out.number("write_buffer_bytes", config.write_buffer_bytes, "RocksDB's buffer of new rows (there are two)");
+  out.number("ballast_bytes", config.ballast_bytes,
+             "set aside, so that removals still work when the file system is full");
   out.number("root_mode", config.root_mode,
              "permission bits of a new cluster's root directory (493 is 0755)");
   out.text("log_level", config.log_level, "debug, info, warn, error, off");

@@ -25,6 +25,7 @@ struct MetaConfig {
       3'600'000};  // that an object was deleted is known for so long
   std::uint64_t block_cache_bytes = 64 << 20;
   std::uint64_t write_buffer_bytes = 16 << 20;
+  std::uint64_t ballast_bytes = 64 << 20;  // set aside for the case that the file system fills
   std::uint32_t root_mode = 0755;  // of a new cluster's root directory, which belongs to who formats it
   std::string log_level = "info";
   std::string log_file = "-";

@@ -12,6 +12,10 @@
 
 namespace cairn::meta {
 
+namespace {
+constexpr Duration kLookForSpace = std::chrono::seconds(1);
+}
+
 // In order of construction; destroyed in reverse.
 struct MetaServer::State {
   MetaConfig config;
@@ -38,7 +42,18 @@ struct MetaServer::State {
   Result<> open();
   Result<> serve();
   void close();
+  bool has_space();
+  TimePoint space_looked_for;  // executor
 };
+
+// [executor] Looking for space again costs a file operation: not at every request.
+bool MetaServer::State::has_space() {
+  if (!store->full()) return true;
+  const TimePoint now = around.clock.now();
+  if (now < space_looked_for + kLookForSpace) return false;
+  space_looked_for = now;
+  return store->leave_full();
+}
 
 Result<> MetaServer::State::open() {
   if (around.store != nullptr) {
@@ -47,7 +62,11 @@ Result<> MetaServer::State::open() {
     TRY(auto taken, DirectoryLock::take(config.data_dir));
     lock.emplace(std::move(taken));
     const std::string directory = std::filesystem::path(config.data_dir) / "store";
-    TRY(own_store, open_rocks_kv(directory, {config.block_cache_bytes, config.write_buffer_bytes}));
+    RocksKvConfig kv_config;
+    kv_config.block_cache_bytes = config.block_cache_bytes;
+    kv_config.write_buffer_bytes = config.write_buffer_bytes;
+    kv_config.ballast_bytes = config.ballast_bytes;
+    TRY(own_store, open_rocks_kv(directory, kv_config));
     store = own_store.get();
   }
   StoreOptions options;
@@ -73,11 +92,11 @@ Result<> MetaServer::State::serve() {
   tasks.emplace(*runtime);
   sessions.emplace(around.clock, config.lease);
   TRY(executor, SingleWriter::start(*store, *journal, around.clock, identity.era, around.fatal));
-  cluster =
-      make_cluster(ClusterParts{*runtime, around.transport, *executor, around.clock, around.rng,
-                                config.cluster, identity.cluster, [this] {
-                                  return NamespaceCounts{counters.files, counters.objects, sessions->alive()};
-                                }});
+  cluster = make_cluster(ClusterParts{
+      *runtime, around.transport, *executor, around.clock, around.rng, config.cluster, identity.cluster,
+      [this] {
+        return NamespaceCounts{counters.files, counters.objects, sessions->alive(), store->full()};
+      }});
   auto cluster_started = rpc::block_on(*runtime, cluster->start());
   TRYV(std::move(cluster_started));
 
@@ -103,9 +122,9 @@ Result<> MetaServer::State::serve() {
   TRYV(std::move(published));
   tasks->spawn(runtime->executor(), keeper->run());
 
-  service = std::make_unique<MetaService>(
-      MetaService::Parts{*runtime, *executor, *sessions, *keeper, *arbiter, replies, *cluster, *cluster,
-                         counters, identity.cluster, config.lease, identity.feature_level});
+  service = std::make_unique<MetaService>(MetaService::Parts{
+      *runtime, *executor, *sessions, *keeper, *arbiter, replies, *cluster, *cluster, counters,
+      identity.cluster, config.lease, identity.feature_level, [this] { return has_space(); }});
   identity_on_wire.role = rpc::Role::kMeta;
   identity_on_wire.cluster = [id = identity.cluster] { return id; };
   identity_on_wire.id = [] { return std::uint64_t{0}; };

@@ -1,5 +1,7 @@
 #include "meta/service.h"
 
+#include <nlohmann/json.hpp>
+
 #include "store/base/log.h"
 
 namespace cairn::meta {
@@ -49,6 +51,10 @@ rpc::Task<MetaService::Reply> MetaService::run(Call call, Body body) {
       TRY(auto stored, p_.replies.begin(env.txn, *call.mutation));
       if (stored) return stored_reply(*stored);
     }
+    if (call.needs_space && !p_.has_space())
+      return fail(
+          Code::kNoSpace,
+          "the metadata server's file system is full: remove files, or make room where its data_dir is");
     rpc::OutMessage out;
     TRYV(body(env, gate, out));
     if (!call.mutation) return out;
@@ -67,7 +73,50 @@ rpc::Task<MetaService::Reply> MetaService::run(Call call, Body body) {
   co_return reply;
 }
 
+bool MetaService::needs_space(std::uint16_t method) {
+  switch (method) {
+    case rpc::method::Open::kNumber:
+    case rpc::method::Report::kNumber:
+    case rpc::method::Remove::kNumber:
+    case rpc::method::RemoveXattr::kNumber:
+    case rpc::method::AbortObject::kNumber:
+    case rpc::method::DeleteObject::kNumber:
+      return false;
+    default:
+      return true;
+  }
+}
+
+// {sessions: [{id, name, address, state: alive | restored | ending, silent_seconds}]}
+MetaService::Reply MetaService::sessions_page() const {
+  using State = SessionTable::State;
+  nlohmann::json list = nlohmann::json::array();
+  for (const SessionTable::Info& session : p_.sessions.list()) {
+    const std::string_view state = session.state == State::kAlive      ? "alive"
+                                   : session.state == State::kRestored ? "restored"
+                                                                       : "ending";
+    list.push_back({{"id", to_string(session.id)},
+                    {"name", session.name},
+                    {"address", session.address},
+                    {"state", state},
+                    {"silent_seconds", static_cast<double>(session.silent.count()) / 1e9}});
+  }
+  rpc::OutMessage out;
+  // Names come from clients: what is no UTF-8 must not make the page unreadable.
+  const nlohmann::json page = {{"sessions", std::move(list)}};
+  out.body<schema::StatusReply>().setJson(
+      page.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  return out;
+}
+
+rpc::Task<MetaService::Reply> MetaService::answer(Reply reply) {
+  co_return std::move(reply);
+}
+
 rpc::Task<MetaService::Reply> MetaService::handle(rpc::Request request) {
+  if (request.method == rpc::method::Status::kNumber &&
+      request.body<rpc::method::Status>().getWhat() == schema::StatusRequest::What::SESSIONS)
+    return answer(sessions_page());
   if (p_.cluster_service.serves(request.method)) return p_.cluster_service.handle(std::move(request));
   return dispatch_session(std::move(request));
 }

@@ -45,8 +45,10 @@ class MetaService final : public rpc::Service {
     ClusterId cluster_id;
     std::chrono::milliseconds lease;
     std::uint32_t feature_level;
+    // [executor] Whether changes that need space may be made; false on a full file system.
+    std::function<bool()> has_space = [] { return true; };
   };
-  explicit MetaService(Parts parts) : p_(parts) {}
+  explicit MetaService(Parts parts) : p_(std::move(parts)) {}
 
   rpc::Task<Result<rpc::OutMessage>> handle(rpc::Request request) override;
   void connected(const std::shared_ptr<rpc::Peer>& peer) override { p_.cluster_service.connected(peer); }
@@ -59,6 +61,7 @@ class MetaService final : public rpc::Service {
     std::optional<MutationId> mutation;
     Deadline deadline;
     Durability durability = Durability::kAccepted;
+    bool needs_space = false;
   };
   // Runs `body` on the executor under the leases of the session; a mutation only once.
   rpc::Task<Reply> run(Call call, Body body);
@@ -67,6 +70,12 @@ class MetaService final : public rpc::Service {
   template <class M, class Fill>
   rpc::Task<Reply> mutate(const rpc::Request& request, schema::Mutation::Reader mutation, Fill fill,
                           Durability durability = Durability::kAccepted);
+
+  // Not what frees space, nor what clients need to read, and to settle what they have begun.
+  static bool needs_space(std::uint16_t method);
+
+  Reply sessions_page() const;
+  static rpc::Task<Reply> answer(Reply reply);
 
   rpc::Task<Reply> dispatch_session(rpc::Request request);
   rpc::Task<Reply> open_session(rpc::Request request);
@@ -126,7 +135,7 @@ rpc::Task<MetaService::Reply> MetaService::mutate(const rpc::Request& request,
     return fill(env, gate, out.body<typename M::ReplyBody>());
   };
   const MutationId id = mutation_of(mutation);
-  return run(Call{id.session, id, request.deadline, durability}, std::move(body));
+  return run(Call{id.session, id, request.deadline, durability, needs_space(M::kNumber)}, std::move(body));
 }
 
 // The grants of this run, into any reply that has them.

@@ -87,6 +87,37 @@ TEST_F(ServiceTest, RetryIsAnsweredNotDone) {
   EXPECT_EQ(a->make("h", S_IFREG | 0644, false, 1, 100).error().code(), Code::kInvalidArgument);
 }
 
+TEST_F(ServiceTest, AFullFileSystemRefusesWhatNeedsSpaceAndServesTheRest) {
+  a = client();
+  const auto first = a->make("f", S_IFREG | 0644, true, 1, 100);
+  ASSERT_TRUE(first);
+  server->kv.set_full(true);
+  EXPECT_EQ(a->make("g").error().code(), Code::kNoSpace);
+  EXPECT_EQ(start_chmod(*a, first->inode).get().error().code(), Code::kNoSpace);
+  // What was done before is still answered, files can be read and written back, and room can be made.
+  EXPECT_EQ(a->make("f", S_IFREG | 0644, true, 1, 100)->inode, first->inode);
+  EXPECT_EQ((*a->lookup("f"))->getAttr().getInode(), first->inode);
+  EXPECT_EQ(a->report(first->inode, first->generation, 4000), Code::kOk);
+  EXPECT_TRUE(a->mutate<rpc::method::Remove>([](schema::RemoveRequest::Builder body) {
+    body.setParent(1);
+    body.setName(rpc::data("f"));
+  }));
+  server->kv.set_full(false);
+  EXPECT_TRUE(a->make("g"));
+}
+
+TEST_F(ServiceTest, TheListOfSessionsIsAPage) {
+  a = client();
+  b = client();
+  auto page = a->call<rpc::method::Status>(
+      [](schema::StatusRequest::Builder body) { body.setWhat(schema::StatusRequest::What::SESSIONS); });
+  ASSERT_TRUE(page) << page.error().to_string();
+  const std::string json = (*page)->getJson().cStr();
+  for (const auto* who : {a.get(), b.get()})
+    EXPECT_NE(json.find("\"id\":\"" + to_string(who->session) + "\""), std::string::npos) << json;
+  EXPECT_NE(json.find("\"state\":\"alive\""), std::string::npos) << json;
+}
+
 TEST_F(ServiceTest, MissingNameGrantsTheDirectory) {
   a = client();
   auto reply = a->lookup("nothing");

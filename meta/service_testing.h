@@ -82,9 +82,9 @@ class TestServer {
                               [this](SessionId id, std::string why) { keeper->end(id, std::move(why)); }});
     keeper->set_arbiter(arbiter);
     CHECK(rpc::block_on(runtime_, keeper->start(identity_.end_sessions)).has_value(), "sessions load");
-    service_ = std::make_unique<MetaService>(
-        MetaService::Parts{runtime_, *executor_, sessions, *keeper, *arbiter, replies_, cluster, cluster,
-                           counters, identity_.cluster, limits.lease, identity_.feature_level});
+    service_ = std::make_unique<MetaService>(MetaService::Parts{
+        runtime_, *executor_, sessions, *keeper, *arbiter, replies_, cluster, cluster, counters,
+        identity_.cluster, limits.lease, identity_.feature_level, [this] { return !kv.full(); }});
     wire_.role = rpc::Role::kMeta;
     wire_.cluster = [id = identity_.cluster] { return id; };
     wire_.id = [] { return std::uint64_t{0}; };

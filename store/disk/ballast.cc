@@ -6,7 +6,7 @@ namespace cairn::disk {
 
 Result<std::unique_ptr<Ballast>> Ballast::open(Disk& disk, const std::string& path, std::uint64_t bytes) {
   TRY(auto file, disk.open(path, Disk::Open::kUpdate));
-  std::unique_ptr<Ballast> ballast(new Ballast(std::move(file), bytes));
+  std::unique_ptr<Ballast> ballast(new Ballast(path, std::move(file), bytes));
   ballast->take();
   return ballast;
 }
@@ -16,7 +16,7 @@ bool Ballast::give() {
   if (!held_) return false;
   held_ = false;
   log_error("file_system_full",
-            "ballast_bytes={} note=\"only removals are taken until there is space again\"", bytes_);
+            "ballast={} bytes={} note=\"only removals are taken until there is space again\"", path_, bytes_);
   return file_->truncate(0).has_value();
 }
 

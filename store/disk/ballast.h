@@ -25,7 +25,9 @@ class Ballast {
   bool take();
 
  private:
-  Ballast(std::unique_ptr<File> file, std::uint64_t bytes) : file_(std::move(file)), bytes_(bytes) {}
+  Ballast(std::string path, std::unique_ptr<File> file, std::uint64_t bytes)
+      : path_(std::move(path)), file_(std::move(file)), bytes_(bytes) {}
+  const std::string path_;
   const std::unique_ptr<File> file_;
   const std::uint64_t bytes_;
   std::mutex mutex_;

@@ -73,8 +73,10 @@ class WritableFile final : public rocksdb::FSWritableFile {
   using FSWritableFile::Append;
   IOStatus Append(const Slice& data, const IOOptions&, IODebugContext*) override {
     auto done = file_->pwrite(size_, bytes_of(data));
-    if (!done && done.error().code() == Code::kNoSpace && ballast_.give())
+    if (!done && done.error().code() == Code::kNoSpace) {
+      (void)ballast_.give();  // or another thread just did
       done = file_->pwrite(size_, bytes_of(data));
+    }
     if (done) size_ += data.size();
     return status_of(done);
   }

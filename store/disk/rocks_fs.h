@@ -14,7 +14,8 @@
 namespace cairn::disk {
 
 // An Env with the default threads and clock, and `disk` for files. A write that meets a full disk gives the
-// ballast away and is tried again. `disk` and `ballast` must outlive it.
+// ballast away and is tried again. The metadata server's store uses it too. `disk` and `ballast` must outlive
+// it.
 std::unique_ptr<rocksdb::Env> make_rocks_env(Disk& disk, Ballast& ballast);
 
 // RocksDB's warnings and errors go to our log; its chatter goes nowhere (no LOG files).

@@ -1,11 +1,12 @@
 """Fault tests with real processes: kill -9, wiped disks, flipped bits, full disks. Run: tests/fault/run [TEST...]"""
+import contextlib
 import os
 import pathlib
 import signal
 import subprocess
 import unittest
 
-from cluster import BIN, Cluster, wait_for
+from cluster import BIN, Cluster, alive, wait_for
 from workload import Background, check_tree, fill_tree, pattern, write_durably
 
 MIB = 1 << 20
@@ -281,6 +282,66 @@ class FullDisk(unittest.TestCase):
             wait_for("space comes back after deletions", writable, timeout=60, every=0.5)
             self.assertEqual((c.mnt / "again").read_bytes(), pattern("again", 20 * MIB))
             self.assertEqual((c.mnt / "kept").read_bytes(), kept)
+
+
+class FullMetadataDisk(unittest.TestCase):
+    def test_changes_are_refused_reads_go_on_and_nothing_is_lost(self):
+        """The metadata server's own file system fills up: ENOSPC, no crash; with room again it goes on."""
+        with Cluster(mount=True) as c, contextlib.ExitStack() as mounted:
+            write_durably(c.mnt / "kept", pattern("kept", 300_000))
+            # Its data moves to a small file system.
+            c.signal("meta", signal.SIGTERM)
+            wait_for("the metadata server stopped", lambda: not alive(c.pid("meta")))
+            data = c.data / "meta/data"
+            data.rename(c.data / "meta/old")
+            data.mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120m", "cairn-test", data], check=True)
+            mounted.callback(lambda: subprocess.run(["umount", "-l", data], check=True))
+            subprocess.run(["cp", "-a", f"{c.data}/meta/old/.", data], check=True)
+            process = c.start("meta")
+            write_durably(c.mnt / "before", pattern("before", 20_000))
+            # Somebody else fills it.
+            filler = data / "somebody-elses"
+            with self.assertRaises(OSError), open(filler, "wb", buffering=0) as f:
+                while True:
+                    f.write(b"x" * 65536)
+            made = []
+
+            def refused():
+                try:
+                    for _ in range(200):
+                        write_durably(c.mnt / f"f{len(made)}", b"small")
+                        made.append(len(made))
+                    return False
+                except OSError as e:
+                    self.assertEqual(e.errno, 28)
+                    return True
+            wait_for("changes are refused", refused, timeout=60)
+            self.assertIsNone(process.poll())
+            self.assertIn("file_system_full", c.log("meta"))
+            drop_caches()
+            self.assertEqual((c.mnt / "kept").read_bytes(), pattern("kept", 300_000))
+            self.assertEqual((c.mnt / "before").read_bytes(), pattern("before", 20_000))
+            self.assertEqual(c.status()["health"], "ok")
+            (c.mnt / "before").unlink()   # removals still work
+            filler.unlink()
+
+            def writable():
+                try:
+                    write_durably(c.mnt / "after", pattern("after", 20_000))
+                    return True
+                except OSError as e:
+                    self.assertEqual(e.errno, 28)
+                    return False
+            wait_for("changes are taken again", writable, timeout=30)
+            # Killed and started again: all of it is there.
+            c.kill("meta")
+            c.start("meta")
+            drop_caches()
+            self.assertFalse((c.mnt / "before").exists())
+            self.assertEqual((c.mnt / "after").read_bytes(), pattern("after", 20_000))
+            for n in made:
+                self.assertEqual((c.mnt / f"f{n}").read_bytes(), b"small")
 
 
 class Mount(unittest.TestCase):
