@@ -128,7 +128,7 @@ Result<InodeId> MemoryFileSystem::find(Node& dir, const std::string& name) const
 }
 
 Entry MemoryFileSystem::entry_of(const Node& node) const {
-  Entry entry{node.attr, valid};
+  Entry entry{node.attr, valid.load()};
   entry.attr.bytes = node.blocks.size() * kBlock;
   return entry;
 }
@@ -329,7 +329,7 @@ std::optional<Result<Entry>> MemoryFileSystem::try_lookup(InodeId parent, std::s
   if (!dir) return fail(dir.error());
   auto found = find(**dir, std::string(name));
   if (found) return hand_out(**node(*found));
-  if (negative != nullptr) negative->valid = valid;
+  if (negative != nullptr) negative->valid = valid.load();
   return fail(found.error());
 }
 
@@ -391,7 +391,8 @@ FileSystem::Task<Entry> MemoryFileSystem::lookup(InodeId parent, std::string nam
   return run<Entry>("lookup", [&]() -> Result<Entry> {
     TRY(Node * dir, directory(parent));
     auto found = find(*dir, name);
-    if (!found && found.error().code() == Code::kNotFound && negative != nullptr) negative->valid = valid;
+    if (!found && found.error().code() == Code::kNotFound && negative != nullptr)
+      negative->valid = valid.load();
     if (!found) return fail(found.error());
     return hand_out(**node(*found));
   });
@@ -577,7 +578,7 @@ FileSystem::Task<rpc::Payload> MemoryFileSystem::read(Handle handle, std::uint64
     const auto whole = rpc::Buffer::take(bytes_of(*file, offset, length));
     // In uneven pieces, as chunks would give them.
     for (std::size_t at = 0, step = 100; at < whole.size();
-         at += step, step = std::min(step * 2, piece_bytes_max)) {
+         at += step, step = std::min(step * 2, piece_bytes_max.load())) {
       payload.pieces.push_back(whole.slice(at, std::min(step, whole.size() - at)));
     }
     return payload;

@@ -30,10 +30,10 @@ class MemoryFileSystem final : public FileSystem {
   ~MemoryFileSystem() override;
 
   // --- for tests ---
-  // The try_ forms answer (else: everything takes the way over an io thread). Set before mounting.
-  bool answers_at_once = true;
-  Duration valid = std::chrono::seconds(30);
-  std::size_t piece_bytes_max = 1 << 20;  // of a read's pieces
+  // At any time, also while mounted:
+  std::atomic<bool> answers_at_once{true};  // the try_ forms answer; else everything goes by an io thread
+  std::atomic<Duration> valid{std::chrono::seconds(30)};
+  std::atomic<std::size_t> piece_bytes_max{1 << 20};  // of a read's pieces
   // The next call of `op` ("read", "fsync", ...) fails so.
   void fail_next(const std::string& op, Code code);
   // Calls of `op` wait (at most 60 s) until release_hung(). Waiting ones are counted.
