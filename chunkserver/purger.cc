@@ -10,7 +10,7 @@ namespace {
 constexpr std::string_view kKey = "purges";
 constexpr std::uint32_t kIndicesAtOnce = 512;  // a pool thread is not held for longer
 constexpr std::size_t kOrdersAtOnce = 256;     // between two records of the progress
-constexpr Duration kRetry = std::chrono::seconds(1);
+constexpr Duration kPurgeRetry = std::chrono::seconds(1);
 
 }  // namespace
 
@@ -82,7 +82,7 @@ rpc::Task<> Purger::run() {
           }
           log_warn("purge_waits", "target={} data={} error={}", to_string(target->id()),
                    to_string(batch[i].data), log_quote(purged.error().to_string()));
-          auto slept = co_await rpc::sleep_for(runtime_, kRetry);
+          auto slept = co_await rpc::sleep_for(runtime_, kPurgeRetry);
           if (!slept) co_return;
         }
       }

@@ -8,7 +8,7 @@
 
 namespace cairn::chunkserver {
 namespace {
-constexpr Duration kRetry = std::chrono::milliseconds(100);
+constexpr Duration kReconcileRetry = std::chrono::milliseconds(100);
 constexpr Duration kCopyTimeout = std::chrono::seconds(30);
 }  // namespace
 
@@ -28,7 +28,7 @@ rpc::Task<> Reconciler::run(std::shared_ptr<Group> group, GroupConfig config) {
       if (taken) break;
       log_debug("reconcile_waits", "group={} member={} error={}", to_string(group->id_),
                 to_string(member.target), log_quote(taken.error().to_string()));
-      auto slept = co_await rpc::sleep_for(group->env_.runtime, kRetry);
+      auto slept = co_await rpc::sleep_for(group->env_.runtime, kReconcileRetry);
       if (!slept) co_return;
     }
   }
