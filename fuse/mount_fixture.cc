@@ -99,6 +99,7 @@ void MountFixture::SetUp() {
   options_.client.meta = {"memory:1"};
   options_.connect = [this](const ClientOptions&) -> Result<std::unique_ptr<Client>> {
     return std::make_unique<MemoryClient>([this](MemoryFileSystem* files) {
+      std::lock_guard lock(files_mutex_);
       if (files != nullptr) {
         prepare_(*files);
       } else {
@@ -132,7 +133,10 @@ Result<> MountFixture::join() {
 
 void MountFixture::TearDown() {
   if (!ended_.valid()) return;
-  if (files_ != nullptr) files_->release_hung();
+  {
+    std::lock_guard lock(files_mutex_);  // a mount that was detached by the test may be ending just now
+    if (files_ != nullptr) files_->release_hung();
+  }
   if (auto gone = unmount(mountpoint_, Unmount::kWait); !gone && gone.error().code() != Code::kNotFound) {
     ADD_FAILURE() << gone.error().to_string();
     (void)detach(mountpoint_, Detach::kForce);

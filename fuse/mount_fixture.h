@@ -12,6 +12,7 @@
 #include <cstring>
 #include <functional>
 #include <future>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -80,12 +81,13 @@ class MountFixture : public ::testing::Test {
   MountOptions options_;
   std::function<void(MemoryFileSystem&)> prepare_ = [](MemoryFileSystem&) {};
   std::string mountpoint_;
-  MemoryFileSystem* files_ = nullptr;  // while mounted
+  MemoryFileSystem* files_ = nullptr;  // while mounted; its end may come at any time: see files_mutex_
   bool mounts_itself_ = false;
   bool synced_ = false;  // when it ended
   int left_open_ = 0;
 
  private:
+  std::mutex files_mutex_;  // held while files_ ends
   std::future<Result<>> ended_;
 };
 
