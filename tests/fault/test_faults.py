@@ -1,7 +1,9 @@
 """Fault tests with real processes: kill -9, wiped disks, flipped bits, full disks. Run: tests/fault/run [TEST...]"""
 import contextlib
+import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import unittest
@@ -128,6 +130,50 @@ class LostServer(unittest.TestCase):
             c.wait_health("ok")
             for n in range(30):
                 self.assertEqual((c.mnt / f"p{n}").read_bytes(), pattern(n, 40_000))
+
+
+class SeveralDisks(unittest.TestCase):
+    def test_disks_of_one_server_share_its_groups_and_one_of_them_can_be_lost(self):
+        """A second disk is added to a server, takes a share of the chunks, and is lost: the server's other disk serves on."""
+        with Cluster(mount=True) as c:
+            tree = fill_tree(c.mnt, 100)
+            os.sync()
+            second = c.data / "chunkserver-1" / "data2"
+            config = c.data / "chunkserver-1" / "config.toml"
+            with_two = config.read_text().replace("data_dirs = [", f'data_dirs = ["{second}", ')
+            self.assertIn(str(second), with_two)
+
+            def restart_with(make_disk):
+                os.kill(c.pid("chunkserver-1"), signal.SIGTERM)
+                wait_for("chunkserver-1 has stopped", lambda: not alive(c.pid("chunkserver-1")))
+                make_disk()
+                c.start("chunkserver-1")
+                c.wait_health("ok")
+
+            def first_server():
+                return next(s for s in c.servers() if len(s["targets"]) > 1)
+
+            def add():
+                second.mkdir()
+                config.write_text(with_two)
+            restart_with(add)
+            wait_for("two disks of one server", lambda: any(len(s["targets"]) == 2 for s in c.servers()))
+            wait_for("both hold chunks", lambda: all(d["chunks"] > 0 for d in first_server()["targets"]), timeout=60)
+            for group in json.loads(c.cairn("admin", "groups", "--json"))["groups"]:
+                servers = [m["server"] for m in group["members"] if m["in_sync"]]
+                self.assertEqual(len(servers), len(set(servers)), f"two copies on one server: {group}")
+
+            def lose():
+                shutil.rmtree(second)
+                second.mkdir()
+            restart_with(lose)
+            drop_caches()
+            check_tree(c.mnt, tree)
+            c.kill("chunkserver-3")
+            c.wipe("chunkserver-3")
+            c.wait_health("ok")
+            drop_caches()
+            check_tree(c.mnt, tree)
 
 
 class MetadataServer(unittest.TestCase):
