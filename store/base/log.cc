@@ -19,11 +19,16 @@ std::shared_ptr<spdlog::logger> g_logger;
 
 spdlog::level::level_enum to_spdlog(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return spdlog::level::debug;
-    case LogLevel::kInfo: return spdlog::level::info;
-    case LogLevel::kWarn: return spdlog::level::warn;
-    case LogLevel::kError: return spdlog::level::err;
-    case LogLevel::kOff: break;
+    case LogLevel::kDebug:
+      return spdlog::level::debug;
+    case LogLevel::kInfo:
+      return spdlog::level::info;
+    case LogLevel::kWarn:
+      return spdlog::level::warn;
+    case LogLevel::kError:
+      return spdlog::level::err;
+    case LogLevel::kOff:
+      break;
   }
   return spdlog::level::off;
 }
@@ -32,8 +37,8 @@ spdlog::level::level_enum to_spdlog(LogLevel level) {
 class LevelName final : public spdlog::custom_flag_formatter {
  public:
   void format(const spdlog::details::log_msg& message, const std::tm&, spdlog::memory_buf_t& out) override {
-    const std::string_view name = message.level == spdlog::level::warn  ? "warn"
-                                  : message.level == spdlog::level::err ? "error"
+    const std::string_view name = message.level == spdlog::level::warn   ? "warn"
+                                  : message.level == spdlog::level::err  ? "error"
                                   : message.level == spdlog::level::info ? "info"
                                                                          : "debug";
     out.append(name.data(), name.data() + name.size());
@@ -68,8 +73,12 @@ Result<LogLevel> parse_log_level(std::string_view name) {
   return fail(Code::kConfig, fmt::format("log level '{}' is not one of debug, info, warn, error, off", name));
 }
 
-void log_set_level(LogLevel level) { g_level = level; }
-bool log_enabled(LogLevel level) { return level >= g_level.load(std::memory_order_relaxed); }
+void log_set_level(LogLevel level) {
+  g_level = level;
+}
+bool log_enabled(LogLevel level) {
+  return level >= g_level.load(std::memory_order_relaxed);
+}
 
 Result<> log_open(const std::string& path) {
   try {
