@@ -73,6 +73,10 @@ rpc::Task<> MetaLink::run() {
     channel->close();
     const Error& why = ended.error();
     if (why.code() == Code::kCancelled) co_return;
+    {
+      std::lock_guard lock(mutex_);
+      if (closed_) co_return;  // our own end is no loss
+    }
     if (never_heals(why)) {
       host_.refused_for_good(
           why.with("the metadata server at " + channel->address() + " refused this server"));
