@@ -6,11 +6,10 @@
 namespace cairn::client {
 namespace {
 
-bool changes_times_only(const Attr& now, const SetAttr& change) {
-  constexpr std::uint32_t kTimes = kSetAtime | kSetMtime | kSetAtimeNow | kSetMtimeNow;
-  constexpr std::uint32_t kSame = kSetMode | kSetUid | kSetGid;
-  if ((change.valid & ~(kTimes | kSame)) != 0) return false;
-  if ((change.valid & kSetMode) && (change.attr.mode & 07777) != (now.mode & 07777)) return false;
+// Only what a report tells; an owner may be named that is the owner already (tar sets everything).
+bool changes_mode_and_times_only(const Attr& now, const SetAttr& change) {
+  constexpr std::uint32_t kOurs = kSetMode | kSetAtime | kSetMtime | kSetAtimeNow | kSetMtimeNow;
+  if ((change.valid & ~(kOurs | kSetUid | kSetGid)) != 0) return false;
   if ((change.valid & kSetUid) && change.attr.uid != now.uid) return false;
   if ((change.valid & kSetGid) && change.attr.gid != now.gid) return false;
   // chown takes set-id bits away, also when the owner stays.
@@ -51,14 +50,13 @@ FileSystem::Task<Entry> FileSystemImpl::getattr(InodeId id) {
   co_return entry;
 }
 
-// Times of a file held exclusively are ours: they go with the next report. An owner or a mode that is the old
-// one (tar sets them all) changes only ctime.
+// Times and permission bits of a file held exclusively are ours: they go with the next report.
 std::optional<Result<Entry>> FileSystemImpl::try_setattr(InodeId id, const SetAttr& change) {
   InodeRef inode = inodes_.find(id);
   if (!inode) return std::nullopt;
   std::lock_guard lock(inode->mutex);
   if (!inode->file || !inode->have_attr || !inode->have_layout || inode->recalling ||
-      !inodes_.usable(*inode, Lease::kExclusive) || !changes_times_only(inode->attr.attr, change)) {
+      !inodes_.usable(*inode, Lease::kExclusive) || !changes_mode_and_times_only(inode->attr.attr, change)) {
     return std::nullopt;
   }
   Attr& attr = inode->attr.attr;
@@ -69,6 +67,10 @@ std::optional<Result<Entry>> FileSystemImpl::try_setattr(InodeId id, const SetAt
   }
   if (change.valid & (kSetMtime | kSetMtimeNow)) {
     attr.mtime_ns = change.valid & kSetMtimeNow ? now : change.attr.mtime_ns;
+  }
+  if ((change.valid & kSetMode) && (change.attr.mode & 07777) != (attr.mode & 07777)) {
+    attr.mode = (attr.mode & S_IFMT) | (change.attr.mode & 07777);
+    inode->file->report_mode = true;
   }
   inode->file->report_times = true;
   attr.ctime_ns = now;
@@ -85,7 +87,14 @@ FileSystem::Task<Entry> FileSystemImpl::setattr(InodeId id, SetAttr change) {
     if (!set) co_return fail(std::move(set.error()));
     co_return entry_from(inode, *set, Counted::kNo);
   }
-  // A report on its way carries older times: it must not arrive after this.
+  // A report on its way carries older times: it must not arrive after this. Permission bits go first: a new
+  // owner takes some of them away.
+  bool mode_first = false;
+  {
+    std::lock_guard lock(inode->mutex);
+    mode_first = inode->file && inode->file->report_mode;
+  }
+  if (mode_first) CO_TRYV(co_await reporter_.report(inode, Durable::kNo, context_.deadline()));
   CO_TRYV(co_await reporter_.quiet(inode, context_.deadline()));
   {
     std::lock_guard lock(inode->mutex);

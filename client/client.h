@@ -4,11 +4,12 @@
 //   client->objects().put("results/42", bytes);                  // blocking; durable on return
 //   auto data = client->objects().get("results/42");
 //
-// A client holds one session, kept alive in the background, and io threads of its own. Everything is thread-safe.
-// Blocking calls must not be made from the client's own io threads; the `_async` forms are coroutines for them.
-// Errors: codes of store/base/result.h. Calls end within their deadline (default: options.timeout): a failed server is
-// hidden by retries while enough members are left; kDegraded, kUnavailable, kTimeout name what is missing when not.
-// Shutdown: destroying the client flushes dirty data, closes the session and joins its threads.
+// A client holds one session, kept alive in the background, and io threads of its own. Everything is
+// thread-safe. Blocking calls must not be made from the client's own io threads; the `_async` forms are
+// coroutines for them. Errors: codes of store/base/result.h. Calls end within their deadline (default:
+// options.timeout): a failed server is hidden by retries while enough members are left; kDegraded,
+// kUnavailable, kTimeout name what is missing when not. Shutdown: destroying the client flushes dirty data,
+// closes the session and joins its threads.
 #pragma once
 
 #include <chrono>
@@ -32,10 +33,10 @@ namespace cairn {
 struct ClientOptions {
   std::vector<std::string> meta = {"127.0.0.1:7070"};  // HOST:PORT, first that answers
   std::chrono::milliseconds timeout{60'000};           // of one call that names no deadline
-  std::uint64_t memory_bytes = 256 << 20;              // dirty data, read-ahead and transfers in flight, in all
+  std::uint64_t memory_bytes = 256 << 20;  // dirty data, read-ahead and transfers in flight, in all
   unsigned io_threads = 2;
-  unsigned parallel_chunks = 16;                       // chunk transfers in flight, one call
-  std::string name;                                    // shown to operators; default "host:pid"
+  unsigned parallel_chunks = 16;  // chunk transfers in flight, one call
+  std::string name;               // shown to operators; default "host:pid"
 };
 // Reads CAIRN_META (comma separated) into options.meta if set. kConfig names what does not parse.
 Result<ClientOptions> client_options_from_environment();
@@ -56,7 +57,8 @@ class Client {
   // Metadata server's JSON for operators (`what`: "status", "servers", "groups", "sessions").
   virtual Result<std::string> status(std::string_view what) = 0;
   enum class AdminCommand { kDrain, kUndrain, kForget };
-  // kForget gives a dead server up; refused if it holds the last copy of something, unless the loss is accepted.
+  // kForget gives a dead server up; refused if it holds the last copy of something, unless the loss is
+  // accepted.
   enum class Loss { kRefuse, kAccept };
   virtual Result<> admin(AdminCommand command, ServerId server, Loss loss = Loss::kRefuse) = 0;
   // Flushes and closes the session; later calls fail with kCancelled. Idempotent.

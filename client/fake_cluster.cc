@@ -705,6 +705,10 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
         inode->attr.size = size;
         inode->attr.mtime_ns = now();
       }
+      if (valid & kSetUid) {
+        inode->attr.uid = body.getAttr().getUid();
+        inode->attr.mode &= ~static_cast<std::uint32_t>(S_ISUID | S_ISGID);
+      }
       if (valid & kSetMode)
         inode->attr.mode = (inode->attr.mode & S_IFMT) | (body.getAttr().getMode() & 07777);
       if (valid & kSetMtime) inode->attr.mtime_ns = body.getAttr().getMtime();
@@ -727,7 +731,7 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
         }
         FakeInode& inode = it->second;
         const bool held = holds(inode, item.getGeneration());
-        if ((item.getHasSize() || item.getMtime() != 0) && !held)
+        if ((item.getHasSize() || item.getMtime() != 0 || item.getHasMode()) && !held)
           codes.set(i, static_cast<std::uint16_t>(Code::kLeaseLost));
         if (item.getHasSize() && held) {
           if (item.getTrimDone()) inode.trim = {};
@@ -748,6 +752,7 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
           }
         }
         if (held && item.getMtime() != 0) inode.attr.mtime_ns = item.getMtime();
+        if (held && item.getHasMode()) inode.attr.mode = (inode.attr.mode & S_IFMT) | item.getMode();
         if (held) touch(inode, false);
         auto& opens = inode.opens[session];
         opens -= std::min(opens, item.getClosed());

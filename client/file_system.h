@@ -1,11 +1,12 @@
-// Files by inode, as FUSE asks for them, and by path. Coroutines (`Task`) run on the client's io threads and never block;
-// spawn() starts one from any thread and calls back with its result on an io thread.
+// Files by inode, as FUSE asks for them, and by path. Coroutines (`Task`) run on the client's io threads and
+// never block; spawn() starts one from any thread and calls back with its result on an io thread.
 //
-// Coherence: attributes, entries and data are cached under leases; `valid` says how long the kernel may cache them too,
-// and the InvalidationSink is told (on a thread of its own) when a lease is recalled, before the recall is answered.
-// Writes are buffered (write-back) under an exclusive lease and flushed in the background, by fsync, and when memory
-// runs out; a failed flush is reported by the next write, flush (close) or fsync of a handle of that file.
-// Thread-safe. Errors: codes of store/base/result.h; fuse/errno.h alone turns them into errno.
+// Coherence: attributes, entries and data are cached under leases; `valid` says how long the kernel may cache
+// them too, and the InvalidationSink is told (on a thread of its own) when a lease is recalled, before the
+// recall is answered. Writes are buffered (write-back) under an exclusive lease and flushed in the
+// background, by fsync, and when memory runs out; a failed flush is reported by the next write, flush (close)
+// or fsync of a handle of that file. Thread-safe. Errors: codes of store/base/result.h; fuse/errno.h alone
+// turns them into errno.
 #pragma once
 
 #include <sys/types.h>
@@ -18,69 +19,106 @@ namespace cairn {
 
 struct Attr {
   InodeId inode;
-  std::uint32_t mode = 0;      // as st_mode
+  std::uint32_t mode = 0;  // as st_mode
   std::uint32_t nlink = 0;
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
   std::uint64_t rdev = 0;
   std::uint64_t size = 0;
-  std::uint64_t bytes = 0;     // allocated
+  std::uint64_t bytes = 0;  // allocated
   std::int64_t atime_ns = 0, mtime_ns = 0, ctime_ns = 0, btime_ns = 0;
 };
 struct Entry {
   Attr attr;
-  Duration valid{0};           // how long name and attributes may be cached outside; 0: not at all
+  Duration valid{0};  // how long name and attributes may be cached outside; 0: not at all
 };
-struct NegativeEntry { Duration valid{0}; };  // the name does not exist, for so long
+struct NegativeEntry {
+  Duration valid{0};
+};  // the name does not exist, for so long
 
-enum : std::uint32_t {         // SetAttr::valid, as on the wire
-  kSetMode = 1, kSetUid = 2, kSetGid = 4, kSetSize = 8, kSetAtime = 16, kSetMtime = 32, kSetAtimeNow = 64, kSetMtimeNow = 128, kSetCtime = 256,
+enum : std::uint32_t {  // SetAttr::valid, as on the wire
+  kSetMode = 1,
+  kSetUid = 2,
+  kSetGid = 4,
+  kSetSize = 8,
+  kSetAtime = 16,
+  kSetMtime = 32,
+  kSetAtimeNow = 64,
+  kSetMtimeNow = 128,
+  kSetCtime = 256,
 };
-struct SetAttr { std::uint32_t valid = 0; Attr attr; };
-struct Owner { std::uint32_t uid = 0; std::uint32_t gid = 0; };
+struct SetAttr {
+  std::uint32_t valid = 0;
+  Attr attr;
+};
+struct Owner {
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+};
 
-class FileHandle;              // one open of a file; shared_ptr holders keep it open
+class FileHandle;  // one open of a file; shared_ptr holders keep it open
 using Handle = std::shared_ptr<FileHandle>;
-struct Opened { Handle handle; Entry entry; bool keep_cache = false; };  // keep_cache: the kernel's pages are still right
+struct Opened {
+  Handle handle;
+  Entry entry;
+  bool keep_cache = false;
+};  // keep_cache: the kernel's pages are still right
 
-struct DirEntry { std::string name; InodeId inode; std::uint32_t type = 0; std::uint64_t cookie = 0; std::optional<Entry> entry; };
-struct DirPage { std::vector<DirEntry> entries; bool end = false; InodeId parent; };
-struct StatFs { std::uint64_t total_bytes = 0; std::uint64_t available_bytes = 0; std::uint64_t files = 0; };
+struct DirEntry {
+  std::string name;
+  InodeId inode;
+  std::uint32_t type = 0;
+  std::uint64_t cookie = 0;
+  std::optional<Entry> entry;
+};
+struct DirPage {
+  std::vector<DirEntry> entries;
+  bool end = false;
+  InodeId parent;
+};
+struct StatFs {
+  std::uint64_t total_bytes = 0;
+  std::uint64_t available_bytes = 0;
+  std::uint64_t files = 0;
+};
 
 class InvalidationSink {
  public:
   virtual ~InvalidationSink() = default;
-  virtual void invalidate_inode(InodeId inode, bool data) = 0;   // attributes; with data: pages too
+  virtual void invalidate_inode(InodeId inode, bool data) = 0;  // attributes; with data: pages too
   virtual void invalidate_entry(InodeId parent, std::string_view name) = 0;
 };
 
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
-  template <class T> using Task = rpc::Task<Result<T>>;
+  template <class T>
+  using Task = rpc::Task<Result<T>>;
   template <class T>
   void spawn(Task<T> task, std::function<void(Result<T>)> done);
   template <class T>
-  Result<T> block_on(Task<T> task);   // not from an io thread
+  Result<T> block_on(Task<T> task);  // not from an io thread
 
   virtual void set_invalidation_sink(InvalidationSink* sink) = 0;  // before the first call; null to detach
   virtual rpc::Runtime& runtime() = 0;
 
-  // The try_ forms answer from the cache on the calling thread, without suspending; nullopt: use the coroutine. They hold
-  // light locks only and are right for any thread.
-  virtual std::optional<Result<Entry>> try_lookup(InodeId parent, std::string_view name, NegativeEntry* negative = nullptr) = 0;
+  // The try_ forms answer from the cache on the calling thread, without suspending; nullopt: use the
+  // coroutine. They hold light locks only and are right for any thread.
+  virtual std::optional<Result<Entry>> try_lookup(InodeId parent, std::string_view name,
+                                                  NegativeEntry* negative = nullptr) = 0;
   virtual std::optional<Result<Entry>> try_getattr(InodeId inode) = 0;
-  // Changes that are this host's to make: times of a file held exclusively, an owner or a mode that it has already
-  // (archivers set all three of each file).
+  // Changes that are this host's to make: times of a file held exclusively, an owner or a mode that it has
+  // already (archivers set all three of each file).
   virtual std::optional<Result<Entry>> try_setattr(InodeId inode, const SetAttr& change) {
     (void)inode, (void)change;
     return std::nullopt;
   }
   virtual std::optional<Result<Opened>> try_open(InodeId inode, int flags) = 0;
-  virtual std::optional<Result<rpc::Payload>> try_read(const Handle& handle, std::uint64_t offset, std::uint32_t length) = 0;
+  virtual std::optional<Result<rpc::Payload>> try_read(const Handle& handle, std::uint64_t offset,
+                                                       std::uint32_t length) = 0;
   virtual std::optional<Result<>> try_flush(const Handle& handle) = 0;
-  // Asked before every write for "security.capability": a cache that knows the attributes (of a file just created: none)
-  // answers kNoAttribute here.
+  // Asked before every write for "security.capability": a cache that knows the attributes (of a file just
+  // created: none) answers kNoAttribute here.
   virtual std::optional<Result<std::string>> try_getxattr(InodeId inode, std::string_view name) {
     (void)inode, (void)name;
     return std::nullopt;
@@ -91,18 +129,20 @@ class FileSystem {
   // kNotFound also fills `negative` when it may be cached.
   virtual Task<Entry> lookup(InodeId parent, std::string name, NegativeEntry* negative = nullptr) = 0;
   // The kernel forgot the inode `count` lookups: caches about it may go.
-  // Until then an inode whose last name went on this host must stay usable here, also open(): a process may be between
-  // looking the name up and opening what it found (a reader of a file that is replaced by rename).
+  // Until then an inode whose last name went on this host must stay usable here, also open(): a process may
+  // be between looking the name up and opening what it found (a reader of a file that is replaced by rename).
   virtual void forget(InodeId inode, std::uint64_t count) = 0;
   virtual Task<Entry> getattr(InodeId inode) = 0;
-  virtual Task<Entry> setattr(InodeId inode, SetAttr change) = 0;    // size included
-  virtual Task<Entry> mknod(InodeId parent, std::string name, std::uint32_t mode, std::uint64_t rdev, Owner owner) = 0;
+  virtual Task<Entry> setattr(InodeId inode, SetAttr change) = 0;  // size included
+  virtual Task<Entry> mknod(InodeId parent, std::string name, std::uint32_t mode, std::uint64_t rdev,
+                            Owner owner) = 0;
   virtual Task<Entry> mkdir(InodeId parent, std::string name, std::uint32_t mode, Owner owner) = 0;
   virtual Task<Entry> symlink(InodeId parent, std::string name, std::string target, Owner owner) = 0;
   virtual Task<std::string> readlink(InodeId inode) = 0;
   virtual Task<void> unlink(InodeId parent, std::string name) = 0;
   virtual Task<void> rmdir(InodeId parent, std::string name) = 0;
-  virtual Task<void> rename(InodeId parent, std::string name, InodeId new_parent, std::string new_name, std::uint32_t flags) = 0;
+  virtual Task<void> rename(InodeId parent, std::string name, InodeId new_parent, std::string new_name,
+                            std::uint32_t flags) = 0;
   virtual Task<Entry> link(InodeId inode, InodeId parent, std::string name) = 0;
   virtual Task<DirPage> readdir(InodeId dir, std::uint64_t cookie, std::uint32_t limit, bool plus) = 0;
   virtual Task<StatFs> statfs() = 0;
@@ -112,25 +152,29 @@ class FileSystem {
   virtual Task<void> removexattr(InodeId inode, std::string name) = 0;
 
   // `flags` as open(2): access mode, O_TRUNC, O_APPEND, O_EXCL (create).
-  virtual Task<Opened> create(InodeId parent, std::string name, std::uint32_t mode, int flags, Owner owner) = 0;
+  virtual Task<Opened> create(InodeId parent, std::string name, std::uint32_t mode, int flags,
+                              Owner owner) = 0;
   virtual Task<Opened> open(InodeId inode, int flags) = 0;
-  // Payload pieces covering [offset, offset+length) cut at the end of file; holes are zeros. No copy of cached chunk data.
+  // Payload pieces covering [offset, offset+length) cut at the end of file; holes are zeros. No copy of
+  // cached chunk data.
   virtual Task<rpc::Payload> read(Handle handle, std::uint64_t offset, std::uint32_t length) = 0;
-  // Copies `data` into the write-back buffer before its first suspension, so the caller's bytes need only live that long
-  // when it returns `true` from try_write(); otherwise write() waits for memory or a lease. Returns bytes written; for
-  // an append handle `offset` is ignored.
-  virtual std::optional<Result<std::uint32_t>> try_write(const Handle& handle, std::uint64_t offset, Bytes data) = 0;
+  // Copies `data` into the write-back buffer before its first suspension, so the caller's bytes need only
+  // live that long when it returns `true` from try_write(); otherwise write() waits for memory or a lease.
+  // Returns bytes written; for an append handle `offset` is ignored.
+  virtual std::optional<Result<std::uint32_t>> try_write(const Handle& handle, std::uint64_t offset,
+                                                         Bytes data) = 0;
   virtual Task<std::uint32_t> write(Handle handle, std::uint64_t offset, rpc::Buffer data) = 0;
-  virtual Task<void> flush(Handle handle) = 0;                 // close(2): reports earlier write-back errors
-  virtual Task<void> fsync(Handle handle, bool data_only) = 0; // durable on return
+  virtual Task<void> flush(Handle handle) = 0;                  // close(2): reports earlier write-back errors
+  virtual Task<void> fsync(Handle handle, bool data_only) = 0;  // durable on return
   virtual Task<void> fsyncdir(InodeId dir) = 0;
   virtual Task<void> release(Handle handle) = 0;
-  virtual Task<void> sync() = 0;                               // everything, durable
+  virtual Task<void> sync() = 0;  // everything, durable
 
   // --- by path, blocking, for programs ("/a/b", no ".." handling beyond the usual) ---
   virtual Result<Entry> stat(std::string_view path) = 0;
   virtual Result<std::string> read_file(std::string_view path) = 0;
-  virtual Result<> write_file(std::string_view path, Bytes bytes, std::uint32_t mode = 0644) = 0;  // durable on return
+  virtual Result<> write_file(std::string_view path, Bytes bytes,
+                              std::uint32_t mode = 0644) = 0;  // durable on return
   virtual Result<> make_directories(std::string_view path, std::uint32_t mode = 0755) = 0;
   virtual Result<> remove(std::string_view path) = 0;
 };

@@ -441,6 +441,36 @@ TEST(Files, TimesAreKeptOverTheFlush) {
   EXPECT_EQ(Files(*other).lookup("f")->attr.mtime_ns, 1'000'000'007);
 }
 
+TEST(Files, AModeGoesWithTheReportAndBeforeANewOwner) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  const InodeId inode = opened->entry.attr.inode;
+  cairn::SetAttr mode;
+  mode.valid = kSetMode;
+  mode.attr.mode = 04711;
+  cluster.reset_counts();
+  auto set = files.fs.block_on<Entry>(files.fs.setattr(inode, mode));
+  ASSERT_TRUE(set);
+  EXPECT_EQ(set->attr.mode, S_IFREG | 04711u);
+  EXPECT_EQ(cluster.requests(rpc::method::SetAttr::kNumber), 0u);
+  auto other = cluster.connect();
+  EXPECT_EQ(Files(*other).lookup("f")->attr.mode, S_IFREG | 04711u) << "others ask who holds it";
+  mode.attr.mode = 06711;
+  ASSERT_TRUE(files.write(opened->handle, 0, "x"));  // held again
+  ASSERT_TRUE(files.fs.block_on<Entry>(files.fs.setattr(inode, mode)));
+  cairn::SetAttr owner;
+  owner.valid = kSetUid;
+  owner.attr.uid = 7;
+  auto given = files.fs.block_on<Entry>(files.fs.setattr(inode, owner));
+  ASSERT_TRUE(given);
+  EXPECT_EQ(given->attr.mode, S_IFREG | 0711u) << "set-id bits do not go to a new owner";
+  ASSERT_TRUE(files.fsync(opened->handle));
+  EXPECT_EQ(Files(*other).lookup("f")->attr.mode, S_IFREG | 0711u);
+}
+
 class Sink : public InvalidationSink {
  public:
   void invalidate_inode(InodeId inode, bool) override {

@@ -98,8 +98,10 @@ struct FileData {
   bool report_size = false;   // size, written or bytes differ from what the server knows
   bool report_times = false;  // mtime
   bool report_atime = false;
+  bool report_mode = false;
   bool trim_done = false;               // to be reported
   bool reporting = false;               // an item about this file is on its way
+  bool reporting_mode = false;          // and tells the mode
   Lease reporting_from = Lease::kNone;  // held until that item arrives, whatever it gives back
   bool meta_dirty = false;              // the journal may not be synced with what the server replied about it
   bool unlinked = false;                // the last name went
@@ -111,7 +113,8 @@ struct FileData {
   bool extending = false;
 
   bool clean() const {
-    return dirty.empty() && written.empty() && !report_size && !report_times && !report_atime && !trim_done;
+    return dirty.empty() && written.empty() && !report_size && !report_times && !report_atime &&
+           !report_mode && !trim_done;
   }
 };
 
@@ -126,7 +129,7 @@ struct Inode {
   std::uint64_t lease_serial = 0;  // grows whenever the lease is lost
   bool recalling = false;
   bool have_attr = false;
-  AttrRecord attr;  // under an exclusive lease size and times are ours
+  AttrRecord attr;  // under an exclusive lease size, times and permission bits are ours
   bool have_layout = false;
   Layout layout;
   std::optional<std::string> target;  // symlink

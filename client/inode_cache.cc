@@ -92,6 +92,7 @@ void InodeCache::take_attr(Inode& inode, const AttrRecord& record) {
   const Attr before = inode.attr.attr;
   inode.attr = record;
   if (ours) {
+    if (inode.file->report_mode || inode.file->reporting_mode) inode.attr.attr.mode = before.mode;
     inode.attr.attr.size = before.size;
     inode.attr.attr.bytes = std::max(before.bytes, record.attr.bytes);
     if (inode.file->report_times) {

@@ -16,7 +16,7 @@ void Leases::adopt(Inode& inode, FileData& file, const AttrRecord& attr, const L
   file.holes = layout.holes;
   if (layout.valid()) file.holes.add(chunks_of(attr.attr.size, layout.chunk_size()), kNoChunk);
   file.reported_size = attr.attr.size;
-  file.report_size = file.report_times = file.report_atime = file.trim_done = false;
+  file.report_size = file.report_times = file.report_atime = file.report_mode = file.trim_done = false;
   file.written.clear();
   file.ahead.clear();
 }

@@ -1,4 +1,5 @@
-// Immutable objects: written once, by name, sealed, never changed. Thread-safe; see client.h for errors and deadlines.
+// Immutable objects: written once, by name, sealed, never changed. Thread-safe; see client.h for errors and
+// deadlines.
 #pragma once
 
 #include "client/client.h"
@@ -7,7 +8,7 @@ namespace cairn {
 
 enum class ObjectState { kPending, kSealedMemory, kSealed, kDeleted, kLost };
 struct ObjectInfo {
-  std::string id;             // 1 to 1,024 bytes, any bytes
+  std::string id;  // 1 to 1,024 bytes, any bytes
   ObjectState state = ObjectState::kPending;
   std::uint64_t size = 0;
   Digest digest;
@@ -24,14 +25,15 @@ using Sink = std::function<Result<>(Bytes piece)>;
 struct PutOptions {
   std::optional<std::chrono::milliseconds> timeout;  // default: the client's
   Progress progress;
-  std::string lineage;        // opaque, up to 64 KiB: what made this object
+  std::string lineage;  // opaque, up to 64 KiB: what made this object
 };
 
 class Objects {
  public:
   virtual ~Objects() = default;
-  // On return the bytes are sealed and synced on at least min_replicas disks. The same bytes under the same id again
-  // succeed; other bytes: kConflict (both digests). kNoSpace. A put that fails leaves nothing visible.
+  // On return the bytes are sealed and synced on at least min_replicas disks. The same bytes under the same
+  // id again succeed; other bytes: kConflict (both digests). kNoSpace. A put that fails leaves nothing
+  // visible.
   virtual Result<ObjectInfo> put(std::string_view id, Bytes bytes, const PutOptions& options = {}) = 0;
   // Streams: bounded memory for any size. `size_hint` 0: not known.
   virtual Result<ObjectInfo> put(std::string_view id, const Source& source, std::uint64_t size_hint,
@@ -43,9 +45,12 @@ class Objects {
   virtual Result<ObjectInfo> get(std::string_view id, const Sink& sink, const Progress& progress = {}) = 0;
   virtual Result<ObjectInfo> stat(std::string_view id) = 0;
   // After `after` in byte order, at most `limit`; `done`: nothing follows.
-  struct Page { std::vector<ObjectInfo> objects; bool done = false; };
+  struct Page {
+    std::vector<ObjectInfo> objects;
+    bool done = false;
+  };
   virtual Result<Page> list(std::string_view prefix, std::string_view after, std::uint32_t limit) = 0;
-  virtual Result<> remove(std::string_view id) = 0;   // kNotFound if there is none
+  virtual Result<> remove(std::string_view id) = 0;  // kNotFound if there is none
   // Waits until `count` (0: all) of the ids are sealed. Returns which are; kTimeout says how many.
   virtual Result<std::vector<bool>> wait(std::span<const std::string> ids, std::size_t count,
                                          std::chrono::milliseconds timeout) = 0;

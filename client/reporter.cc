@@ -20,9 +20,13 @@ struct Reporter::Item {
   bool trim_done = false;
   std::int64_t atime = 0;
   std::int64_t mtime = 0;
+  std::optional<std::uint32_t> mode;
   std::uint32_t closed = 0;
   Lease keep = Lease::kNone;
   SessionId session;
+
+  // It says something about the file that only we know.
+  bool tells() const { return has_size || mtime != 0 || atime != 0 || mode; }
 };
 
 void Reporter::add(InodeRef inode) {
@@ -96,25 +100,26 @@ std::optional<Reporter::Item> Reporter::build(const InodeRef& ref) const {
     }
     if (file.report_times) item.mtime = inode.attr.attr.mtime_ns;
     if (file.report_atime) item.atime = inode.attr.attr.atime_ns;
-    file.report_times = file.report_atime = false;
+    if (file.report_mode) item.mode = inode.attr.attr.mode & 07777;
+    file.report_times = file.report_atime = file.report_mode = false;
     // With bytes still to come, the lease stays.
     if (!file.clean()) item.keep = Lease::kExclusive;
   }
-  if (!item.has_size && item.mtime == 0 && item.atime == 0 && item.closed == 0 && item.keep == inode.lease)
-    return std::nullopt;
+  if (!item.tells() && item.closed == 0 && item.keep == inode.lease) return std::nullopt;
   // From here on nothing new is written under a lease that is given back; who needs it again waits for this
   // report.
   file.reporting_from = inode.lease;
   inode.lease = item.keep;
   file.server_opens -= item.closed;
   file.reporting = true;
+  file.reporting_mode = item.mode.has_value();
   return item;
 }
 
 void Reporter::restore(const Item& item) const {
   std::lock_guard lock(item.inode->mutex);
   FileData& file = *item.inode->file;
-  file.reporting = false;
+  file.reporting = file.reporting_mode = false;
   file.reporting_from = Lease::kNone;
   file.settled.notify();
   if (item.inode->session != item.session || item.session != context_.session.id())
@@ -124,8 +129,9 @@ void Reporter::restore(const Item& item) const {
   if (item.trim_done) file.trim_done = true;
   if (item.mtime != 0) file.report_times = true;
   if (item.atime != 0) file.report_atime = true;
+  if (item.mode) file.report_mode = true;
   file.server_opens += item.closed;
-  if (item.keep < Lease::kExclusive && (item.has_size || item.mtime != 0 || item.atime != 0)) {
+  if (item.keep < Lease::kExclusive && item.tells()) {
     item.inode->lease = Lease::kExclusive;  // not given back yet
   }
 }
@@ -133,7 +139,7 @@ void Reporter::restore(const Item& item) const {
 void Reporter::done(const Item& item, Code code) const {
   std::lock_guard lock(item.inode->mutex);
   FileData& file = *item.inode->file;
-  file.reporting = false;
+  file.reporting = file.reporting_mode = false;
   file.reporting_from = Lease::kNone;
   file.settled.notify();
   if (code == Code::kOk) {
@@ -145,7 +151,7 @@ void Reporter::done(const Item& item, Code code) const {
   }
   if (code == Code::kNotFound) return;  // removed, and this was its last close
   log_warn("report_refused", "inode={} code={}", to_string(item.inode->id), code_name(code));
-  if (item.has_size || item.mtime != 0) {
+  if (item.has_size || item.mtime != 0 || item.mode) {
     file.write_error.emplace(code == Code::kLeaseLost ? Code::kSessionEnded : code,
                              "the metadata server refused the report of inode " + to_string(item.inode->id) +
                                  ": " + std::string(code_name(code)));
@@ -227,6 +233,8 @@ rpc::Task<> Reporter::round(std::vector<Entry> entries) {
             to.setTrimDone(from.trim_done);
             to.setAtime(from.atime);
             to.setMtime(from.mtime);
+            to.setHasMode(from.mode.has_value());
+            to.setMode(from.mode.value_or(0));
             to.setClosed(from.closed);
             to.setKeep(encode(from.keep));
           }

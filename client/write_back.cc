@@ -369,7 +369,7 @@ rpc::Task<Result<>> WriteBack::make_durable(InodeRef inode, bool data_only, Dead
     std::lock_guard lock(inode->mutex);
     FileData& file = *inode->file;
     report = file.report_size || file.trim_done || !file.written.empty() || file.reporting ||
-             (!data_only && (file.report_times || file.report_atime));
+             (!data_only && (file.report_times || file.report_atime || file.report_mode));
     made = file.meta_dirty;
   }
   if (!report && !made) co_return Result<>{};
@@ -471,7 +471,7 @@ void WriteBack::discard(Inode& inode) {
   FileData& file = *inode.file;
   context_.dirty_memory.give(file.dirty.clear());
   file.written.clear();
-  file.report_size = file.report_times = file.report_atime = file.trim_done = false;
+  file.report_size = file.report_times = file.report_atime = file.report_mode = file.trim_done = false;
   ledger_.forget_from(inode, 0);
 }
 

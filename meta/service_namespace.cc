@@ -191,6 +191,7 @@ rpc::Task<MetaService::Reply> MetaService::report(const rpc::Request& request) {
     item.trim_done = from.getTrimDone();
     item.atime = from.getAtime();
     item.mtime = from.getMtime();
+    if (from.getHasMode()) item.mode = from.getMode();
     item.closed = from.getClosed();
     item.keep = lease_kind_of(from.getKeep());
     items.push_back(std::move(item));

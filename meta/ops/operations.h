@@ -92,6 +92,7 @@ struct ReportItem {
   std::uint64_t bytes = 0;
   bool trim_done = false;
   std::int64_t atime = 0, mtime = 0;  // 0: unchanged
+  std::optional<std::uint32_t> mode;  // permission bits
   std::uint64_t closed = 0;
   Keep keep = Keep::kExclusive;
 };

@@ -160,6 +160,19 @@ TEST_F(OperationsTest, ReportNeedsTheLease) {
   EXPECT_EQ(bound.error().code(), Code::kLeaseLost);
 }
 
+TEST_F(OperationsTest, ReportSetsPermissionBitsOnlyUnderTheLease) {
+  const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
+  ops::ReportItem item;
+  item.inode = file.inode.id;
+  item.generation = LeaseGeneration(file.exclusive->value() + 1);
+  item.mode = S_IFDIR | 04755;
+  EXPECT_EQ(report(item), Code::kLeaseLost);
+  EXPECT_EQ(inode(file.inode.id).mode, S_IFREG | 0644u);
+  item.generation = *file.exclusive;
+  EXPECT_EQ(report(item), Code::kOk);
+  EXPECT_EQ(inode(file.inode.id).mode, S_IFREG | 04755u);
+}
+
 TEST_F(OperationsTest, ShrinkSetsTrimAndForbidsGrowthUntilItIsDone) {
   const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
   const InodeId id = file.inode.id;

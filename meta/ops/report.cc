@@ -1,3 +1,5 @@
+#include <sys/stat.h>
+
 #include <algorithm>
 
 #include "meta/keys.h"
@@ -39,7 +41,7 @@ Result<Code> report_one(Env& env, const ReportItem& item, bool durable) {
   TRY(auto held, find_exclusive(env.txn, item.inode));
   const bool holds = held && held->session == env.session &&
                      (!item.generation.valid() || held->generation == item.generation);
-  const bool needs_lease = item.has_size || item.mtime != 0;
+  const bool needs_lease = item.has_size || item.mtime != 0 || item.mode;
   // The opens ended whatever became of the lease.
   const bool refused = needs_lease && !holds;
   if (!refused && (needs_lease || item.atime != 0)) {
@@ -50,6 +52,7 @@ Result<Code> report_one(Env& env, const ReportItem& item, bool durable) {
     }
     if (item.atime != 0) inode.atime = item.atime;
     if (item.mtime != 0) inode.mtime = item.mtime;
+    if (item.mode) inode.mode = (inode.mode & S_IFMT) | (*item.mode & 07777);
     if (needs_lease) touch(env.txn, inode);
     store_inode(env.txn, item.inode, inode);
   }

@@ -117,6 +117,8 @@ struct ReportRequest {
     mtime @8 :Int64;
     closed @9 :UInt32;         # so many opens of this session ended
     keep @10 :LeaseKind;       # afterwards the session holds the inode so
+    hasMode @11 :Bool;
+    mode @12 :UInt32;          # permission bits
   }
 }
 struct ReportReply { codes @0 :List(UInt16); }   # one an item; leaseLost: this session does not hold it any more
