@@ -1,5 +1,6 @@
-// What the namespace and session side of the metadata server asks of the cluster side (servers, groups, routing, fences,
-// purges). Implemented in meta/cluster_*.cc. The two sides know each other only through this header and Txn.
+// What the namespace and session side of the metadata server asks of the cluster side (servers, groups,
+// routing, fences, purges). Implemented in meta/cluster_*.cc. The two sides know each other only through this
+// header and Txn.
 //
 // Threading: members marked [executor] run on the executor thread only; the others are thread-safe.
 #pragma once
@@ -20,14 +21,14 @@ struct PoolInfo {
   PoolId id;
   std::uint32_t slots = 0;
   std::uint8_t replicas = 2;
-  std::uint8_t min_replicas = 2;   // min(2, replicas, failure domains there are)
+  std::uint8_t min_replicas = 2;  // min(2, replicas, failure domains there are)
   std::uint32_t chunk_size = 0;
 };
 
 struct SpaceInfo {
-  std::uint64_t total_bytes = 0;      // as a user sees it: raw / replicas
+  std::uint64_t total_bytes = 0;  // as a user sees it: raw / replicas
   std::uint64_t available_bytes = 0;
-  bool near_full = false;             // clients write through instead of back
+  bool near_full = false;  // clients write through instead of back
 };
 
 class Cluster {
@@ -37,8 +38,8 @@ class Cluster {
   virtual SpaceInfo space() const = 0;
   virtual std::uint64_t routing_version() const = 0;
 
-  // [executor] Adds a purge order for chunks [0, chunks) of `data` to the durable queue, in the same batch. Callers
-  // queue only data ids that no record refers to and that no living session may still write.
+  // [executor] Adds a purge order for chunks [0, chunks) of `data` to the durable queue, in the same batch.
+  // Callers queue only data ids that no record refers to and that no living session may still write.
   virtual void queue_purge(Txn& txn, DataId data, PoolId pool, std::uint32_t chunks) = 0;
 
   // [executor] Journals that `session` ended; returns the fence's sequence. Chunkservers are poked on commit.
@@ -56,8 +57,9 @@ class ClusterService {
   virtual ~ClusterService() = default;
   virtual bool serves(std::uint16_t method) const = 0;
   virtual rpc::Task<Result<rpc::OutMessage>> handle(rpc::Request request) = 0;
-  // Called from rpc::Service::connected for every connection. Takes over Peer::on_close of those with Role::kChunkserver
-  // (a closed heartbeat connection starts the check whether the process is gone); leaves others alone.
+  // Called from rpc::Service::connected for every connection. Takes over Peer::on_close of those with
+  // Role::kChunkserver (a closed heartbeat connection starts the check whether the process is gone); leaves
+  // others alone.
   virtual void connected(const std::shared_ptr<rpc::Peer>& peer) = 0;
 };
 

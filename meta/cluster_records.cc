@@ -28,7 +28,8 @@ Result<ByteReader> open_record(std::string_view bytes, std::string_view what) {
     return fail(Code::kVersionMismatch,
                 fmt::format("{} record has format {}; this program knows up to {}: run a newer one", what,
                             version, kClusterRecordVersion));
-  if (version != kClusterRecordVersion) return fail(Code::kCorrupt, fmt::format("{} record has format 0", what));
+  if (version != kClusterRecordVersion)
+    return fail(Code::kCorrupt, fmt::format("{} record has format 0", what));
   return reader;
 }
 

@@ -1,13 +1,14 @@
-// The metadata server's single writer: one thread runs every operation, gathers their physical puts and deletes into a
-// batch, hands it to the journal, applies it together with the position, then releases the replies. Nothing that reveals
-// a batch leaves the process before the journal has it.
+// The metadata server's single writer: one thread runs every operation, gathers their physical puts and
+// deletes into a batch, hands it to the journal, applies it together with the position, then releases the
+// replies. Nothing that reveals a batch leaves the process before the journal has it.
 //
-// Durability: the local journal is RocksDB's WAL. An operation run with kAccepted returns when the kernel has the batch
-// (it survives kill -9 of the process); kSynced when it survives a power cut (one sync for all waiting: group commit).
-// A background sync follows accepted batches within a second. Ids come from ranges reserved by a synced write, and a start
-// after the *machine* went down without a clean stop raises the era and ends all sessions, so that lost unsynced batches
-// can never make an id or a session come back with another meaning. What other servers are told to remember is the synced
-// position only. (POSIX asks no more for create, rename, ...: fsync of file or directory is SyncMeta.)
+// Durability: the local journal is RocksDB's WAL. An operation run with kAccepted returns when the kernel has
+// the batch (it survives kill -9 of the process); kSynced when it survives a power cut (one sync for all
+// waiting: group commit). A background sync follows accepted batches within a second. Ids come from ranges
+// reserved by a synced write, and a start after the *machine* went down without a clean stop raises the era
+// and ends all sessions, so that lost unsynced batches can never make an id or a session come back with
+// another meaning. What other servers are told to remember is the synced position only. (POSIX asks no more
+// for create, rename, ...: fsync of file or directory is SyncMeta.)
 #pragma once
 
 #include <functional>
@@ -25,10 +26,11 @@ enum class Durability { kAccepted, kSynced };
 class Executor {
  public:
   virtual ~Executor() = default;
-  // Runs `operation` on the executor thread. Its error is returned and its writes dropped. kOverloaded: queue full, not
-  // run. kIo: the journal failed; the server must stop (the process exits with a clear message).
+  // Runs `operation` on the executor thread. Its error is returned and its writes dropped. kOverloaded: queue
+  // full, not run. kIo: the journal failed; the server must stop (the process exits with a clear message).
   template <class T>
-  rpc::Task<Result<T>> run(std::function<Result<T>(Txn&)> operation, Durability durability = Durability::kAccepted);
+  rpc::Task<Result<T>> run(std::function<Result<T>(Txn&)> operation,
+                           Durability durability = Durability::kAccepted);
   // Everything accepted before is durable.
   virtual rpc::Task<Result<>> sync() = 0;
   virtual JournalPosition synced_position() const = 0;  // thread-safe
@@ -37,7 +39,8 @@ class Executor {
   virtual void post(std::function<void()> work) = 0;
 
  protected:
-  // Type-erased form of run(): `operation` runs once, then `done` once, on the executor thread, after release.
+  // Type-erased form of run(): `operation` runs once, then `done` once, on the executor thread, after
+  // release.
   virtual void submit(std::function<Result<>(Txn&)> operation, Durability durability,
                       std::function<void(Result<>)> done) = 0;
 };

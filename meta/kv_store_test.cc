@@ -134,7 +134,8 @@ TEST(RocksKvStoreTest, RowsInMemoryAgreeWithTheStore) {
         model.erase(key);
         break;
       default:
-        ASSERT_EQ(kv->get(key).value(), known == model.end() ? std::nullopt : std::optional(known->second)) << step;
+        ASSERT_EQ(kv->get(key).value(), known == model.end() ? std::nullopt : std::optional(known->second))
+            << step;
     }
   }
 }

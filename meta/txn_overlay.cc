@@ -12,7 +12,9 @@ void OverlayTxn::put(std::string_view key, std::string_view value) {
   stage(key, std::string(value));
 }
 
-void OverlayTxn::erase(std::string_view key) { stage(key, std::nullopt); }
+void OverlayTxn::erase(std::string_view key) {
+  stage(key, std::nullopt);
+}
 
 void OverlayTxn::stage(std::string_view key, std::optional<std::string> value) {
   auto it = own_.lower_bound(key);

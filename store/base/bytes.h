@@ -1,6 +1,6 @@
-// Fixed-width integers in records and keys. Keys are big-endian (so that they sort); records are little-endian.
-// ByteReader never reads past its input: after a short read every value is 0 and ok() is false, so a decoder
-// checks once, at the end. Bytes from disk or network are decoded only through it.
+// Fixed-width integers in records and keys. Keys are big-endian (so that they sort); records are
+// little-endian. ByteReader never reads past its input: after a short read every value is 0 and ok() is
+// false, so a decoder checks once, at the end. Bytes from disk or network are decoded only through it.
 #pragma once
 
 #include <bit>
@@ -24,9 +24,18 @@ inline std::string_view as_text(Bytes bytes) {
 }
 
 static_assert(std::endian::native == std::endian::little, "Cairn runs on little-endian machines");
-inline void store_be64(void* to, std::uint64_t v) { v = __builtin_bswap64(v); std::memcpy(to, &v, 8); }
-inline void store_be32(void* to, std::uint32_t v) { v = __builtin_bswap32(v); std::memcpy(to, &v, 4); }
-inline void store_be16(void* to, std::uint16_t v) { v = __builtin_bswap16(v); std::memcpy(to, &v, 2); }
+inline void store_be64(void* to, std::uint64_t v) {
+  v = __builtin_bswap64(v);
+  std::memcpy(to, &v, 8);
+}
+inline void store_be32(void* to, std::uint32_t v) {
+  v = __builtin_bswap32(v);
+  std::memcpy(to, &v, 4);
+}
+inline void store_be16(void* to, std::uint16_t v) {
+  v = __builtin_bswap16(v);
+  std::memcpy(to, &v, 2);
+}
 
 class ByteWriter {
  public:
@@ -39,7 +48,10 @@ class ByteWriter {
   void be32(std::uint32_t v) { u32(__builtin_bswap32(v)); }
   void be64(std::uint64_t v) { u64(__builtin_bswap64(v)); }
   void raw(const void* data, std::size_t size) { to_.append(static_cast<const char*>(data), size); }
-  void text(std::string_view v) { u32(static_cast<std::uint32_t>(v.size())); raw(v.data(), v.size()); }
+  void text(std::string_view v) {
+    u32(static_cast<std::uint32_t>(v.size()));
+    raw(v.data(), v.size());
+  }
 
  private:
   std::string& to_;
@@ -56,7 +68,11 @@ class ByteReader {
   std::uint32_t be32() { return __builtin_bswap32(u32()); }
   std::uint64_t be64() { return __builtin_bswap64(u64()); }
   std::string_view raw(std::size_t size) {
-    if (size > from_.size()) { ok_ = false; from_ = {}; return {}; }
+    if (size > from_.size()) {
+      ok_ = false;
+      from_ = {};
+      return {};
+    }
     std::string_view piece = from_.substr(0, size);
     from_.remove_prefix(size);
     return piece;

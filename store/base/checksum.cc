@@ -10,11 +10,15 @@
 namespace cairn {
 namespace {
 
-Digest from_xxh(XXH128_hash_t h) { return {h.high64, h.low64}; }
+Digest from_xxh(XXH128_hash_t h) {
+  return {h.high64, h.low64};
+}
 
 }  // namespace
 
-std::uint64_t checksum64(Bytes bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
+std::uint64_t checksum64(Bytes bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
 
 void block_checksums(Bytes bytes, std::span<BlockChecksum> out) {
   CHECK(out.size() == blocks_in(bytes.size()), "one checksum a block");
@@ -41,7 +45,9 @@ int first_bad_block(Bytes bytes, std::span<const BlockChecksum> expected) {
   return -1;
 }
 
-std::string to_string(const Digest& digest) { return fmt::format("{:016x}{:016x}", digest.high, digest.low); }
+std::string to_string(const Digest& digest) {
+  return fmt::format("{:016x}{:016x}", digest.high, digest.low);
+}
 
 DigestBuilder::DigestBuilder() : piece_(XXH3_createState()) {
   XXH3_128bits_reset(static_cast<XXH3_state_t*>(piece_));

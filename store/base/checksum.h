@@ -1,4 +1,5 @@
-// Checksums end to end: made once by the writer, per block, carried with the bytes, stored, verified by the reader.
+// Checksums end to end: made once by the writer, per block, carried with the bytes, stored, verified by the
+// reader.
 #pragma once
 
 #include <cstddef>
@@ -11,8 +12,8 @@
 
 namespace cairn {
 
-// A chunk's bytes are checked in blocks of this size (the last one may be shorter). 16 KiB: a random 4 KiB read
-// verifies 16 KiB (a microsecond or two), and a 4 MiB chunk has 2 KiB of checksums.
+// A chunk's bytes are checked in blocks of this size (the last one may be shorter). 16 KiB: a random 4 KiB
+// read verifies 16 KiB (a microsecond or two), and a 4 MiB chunk has 2 KiB of checksums.
 constexpr std::uint32_t kBlockSize = 16 * 1024;
 constexpr std::uint32_t kDefaultChunkSize = 4 * 1024 * 1024;
 
@@ -35,8 +36,8 @@ struct Digest {  // 128 bits, XXH3; finds damage and equal bytes, is no defence 
 };
 std::string to_string(const Digest& digest);  // 32 hex digits
 
-// Digest of an object's bytes: XXH3-128 over the big-endian XXH3-128 of each 1 MiB piece, so that equal bytes compare
-// equal whatever the layout. add() takes the bytes in order, in any pieces. Not thread-safe.
+// Digest of an object's bytes: XXH3-128 over the big-endian XXH3-128 of each 1 MiB piece, so that equal bytes
+// compare equal whatever the layout. add() takes the bytes in order, in any pieces. Not thread-safe.
 constexpr std::uint32_t kDigestPiece = 1024 * 1024;
 class DigestBuilder {
  public:
@@ -50,7 +51,7 @@ class DigestBuilder {
   void close_piece();
   void* piece_ = nullptr;  // XXH3_state_t of the current piece
   std::uint32_t in_piece_ = 0;
-  std::string pieces_;     // 16 bytes a closed piece
+  std::string pieces_;  // 16 bytes a closed piece
 };
 Digest digest_of(Bytes bytes);
 // Digest of a chunk's content: XXH3-128 over its length and block checksums. What catch-up compares.

@@ -13,7 +13,11 @@ std::int64_t read_clock(clockid_t id) {
 }
 }  // namespace
 
-TimePoint SystemClock::now() const { return {read_clock(CLOCK_BOOTTIME)}; }
-std::int64_t SystemClock::wall_ns() const { return read_clock(CLOCK_REALTIME); }
+TimePoint SystemClock::now() const {
+  return {read_clock(CLOCK_BOOTTIME)};
+}
+std::int64_t SystemClock::wall_ns() const {
+  return read_clock(CLOCK_REALTIME);
+}
 
 }  // namespace cairn

@@ -1,6 +1,6 @@
 // Time enters as an input: code takes a Clock&, so that a simulation can drive it.
-// Monotonic time (CLOCK_BOOTTIME, it also runs while the machine sleeps) for leases and deadlines; wall time only
-// for what users see. Thread-safe. Waiting is in store/rpc/task.h (it needs an event loop).
+// Monotonic time (CLOCK_BOOTTIME, it also runs while the machine sleeps) for leases and deadlines; wall time
+// only for what users see. Thread-safe. Waiting is in store/rpc/task.h (it needs an event loop).
 #pragma once
 
 #include <chrono>
@@ -13,9 +13,15 @@ struct TimePoint {  // nanoseconds of the machine's boot clock; comparable on on
   std::int64_t ns = 0;
   constexpr auto operator<=>(const TimePoint&) const = default;
 };
-constexpr TimePoint operator+(TimePoint t, Duration d) { return {t.ns + d.count()}; }
-constexpr TimePoint operator-(TimePoint t, Duration d) { return {t.ns - d.count()}; }
-constexpr Duration operator-(TimePoint a, TimePoint b) { return Duration(a.ns - b.ns); }
+constexpr TimePoint operator+(TimePoint t, Duration d) {
+  return {t.ns + d.count()};
+}
+constexpr TimePoint operator-(TimePoint t, Duration d) {
+  return {t.ns - d.count()};
+}
+constexpr Duration operator-(TimePoint a, TimePoint b) {
+  return Duration(a.ns - b.ns);
+}
 
 class Clock {
  public:
@@ -41,7 +47,8 @@ class ManualClock final : public Clock {  // for tests; not thread-safe while ad
   std::int64_t wall_base_ = 1'700'000'000'000'000'000;
 };
 
-// An absolute time passed down through every await on a peer or a disk, instead of a new timeout at each layer.
+// An absolute time passed down through every await on a peer or a disk, instead of a new timeout at each
+// layer.
 struct Deadline {
   TimePoint at;
   static constexpr Deadline never() { return {{INT64_MAX}}; }

@@ -98,7 +98,8 @@ void ConfigReader::number(std::string_view key, std::uint64_t& to, std::uint64_t
   auto node = state_->take(key);
   if (!node) return;
   auto value = node.value_exact<std::int64_t>();
-  if (!value || *value < 0 || static_cast<std::uint64_t>(*value) < min || static_cast<std::uint64_t>(*value) > max)
+  if (!value || *value < 0 || static_cast<std::uint64_t>(*value) < min ||
+      static_cast<std::uint64_t>(*value) > max)
     state_->fail_with(key, fmt::format("must be a whole number from {} to {}", min, max));
   else
     to = static_cast<std::uint64_t>(*value);
@@ -110,8 +111,8 @@ void ConfigReader::number(std::string_view key, std::uint32_t& to, std::uint32_t
   to = static_cast<std::uint32_t>(wide);
 }
 
-void ConfigReader::duration_ms(std::string_view key, std::chrono::milliseconds& to, std::chrono::milliseconds min,
-                               std::chrono::milliseconds max) {
+void ConfigReader::duration_ms(std::string_view key, std::chrono::milliseconds& to,
+                               std::chrono::milliseconds min, std::chrono::milliseconds max) {
   std::uint64_t value = static_cast<std::uint64_t>(to.count());
   number(key, value, static_cast<std::uint64_t>(min.count()), static_cast<std::uint64_t>(max.count()));
   to = std::chrono::milliseconds(value);
@@ -144,8 +145,8 @@ Result<> ConfigReader::finish() {
   if (state_->unread.empty()) return {};
   std::string keys;
   for (const std::string& key : state_->unread) keys += (keys.empty() ? "'" : ", '") + key + "'";
-  return fail(Code::kConfig, fmt::format("{}: unknown key {} (see --print-config for those there are)",
-                                         state_->name, keys));
+  return fail(Code::kConfig,
+              fmt::format("{}: unknown key {} (see --print-config for those there are)", state_->name, keys));
 }
 
 void ConfigPrinter::line(std::string_view key, std::string_view value, std::string_view comment) {
@@ -160,7 +161,8 @@ void ConfigPrinter::flag(std::string_view key, bool value, std::string_view comm
 void ConfigPrinter::number(std::string_view key, std::uint64_t value, std::string_view comment) {
   line(key, std::to_string(value), comment);
 }
-void ConfigPrinter::list(std::string_view key, const std::vector<std::string>& values, std::string_view comment) {
+void ConfigPrinter::list(std::string_view key, const std::vector<std::string>& values,
+                         std::string_view comment) {
   std::string text = "[";
   for (const std::string& value : values) text += (text.size() > 1 ? ", " : "") + quoted(value);
   line(key, text + "]", comment);

@@ -1,13 +1,13 @@
-// Reading a TOML config into a component's own struct. A key nobody asked for is an error, as is a value of the
-// wrong type or outside its range; every message names file, key and what is allowed.
+// Reading a TOML config into a component's own struct. A key nobody asked for is an error, as is a value of
+// the wrong type or outside its range; every message names file, key and what is allowed.
 //
 //   TRY(auto reader, ConfigReader::open(path));
 //   reader.text("listen", config.listen);
 //   reader.duration_ms("heartbeat_ms", config.heartbeat, 10ms, 60s);
 //   TRYV(reader.finish());
 //
-// A member keeps its default when the key is absent. Nested tables are named with dots ("limits.memory_bytes").
-// Not thread-safe.
+// A member keeps its default when the key is absent. Nested tables are named with dots
+// ("limits.memory_bytes"). Not thread-safe.
 #pragma once
 
 #include <chrono>

@@ -1,8 +1,8 @@
-#include "store/base/result.h"
-
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+
+#include "store/base/result.h"
 
 namespace cairn {
 namespace {
@@ -87,8 +87,8 @@ std::string Error::to_string() const {
 }
 
 void check_failed(const char* condition, const char* file, int line, std::string_view text) {
-  std::fprintf(stderr, "CHECK failed: %s at %s:%d: %.*s\n", condition, file, line, static_cast<int>(text.size()),
-               text.data());
+  std::fprintf(stderr, "CHECK failed: %s at %s:%d: %.*s\n", condition, file, line,
+               static_cast<int>(text.size()), text.data());
   std::fflush(stderr);
   std::abort();
 }

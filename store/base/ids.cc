@@ -27,7 +27,9 @@ std::uint32_t slot_of(std::uint64_t hash, std::uint32_t slots) {
   return static_cast<std::uint32_t>(hash >> (64 - __builtin_ctz(slots)));
 }
 
-std::string hex64(std::uint64_t value) { return fmt::format("{:016x}", value); }
+std::string hex64(std::uint64_t value) {
+  return fmt::format("{:016x}", value);
+}
 
 Result<std::uint64_t> parse_hex64(std::string_view text) {
   std::uint64_t value = 0;
@@ -40,7 +42,9 @@ Result<std::uint64_t> parse_hex64(std::string_view text) {
 std::string to_string(const ChunkId& chunk) {
   return fmt::format("{:016x}.{}.{}", chunk.data.value(), chunk.index, chunk.shard);
 }
-std::string to_string(const GroupId& group) { return fmt::format("{}/{}", group.pool.value(), group.slot); }
+std::string to_string(const GroupId& group) {
+  return fmt::format("{}/{}", group.pool.value(), group.slot);
+}
 std::string to_string(const Version& version) {
   return fmt::format("{:x}:{}", version.epoch.value(), version.counter);
 }

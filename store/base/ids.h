@@ -29,14 +29,15 @@ class Id {
 
 using Era = Id<struct EraTag, std::uint16_t>;
 using InodeId = Id<struct InodeTag>;
-using DataId = Id<struct DataTag>;        // a body of bytes, never reused; a file's layout or an object names it
-using SessionId = Id<struct SessionTag>;  // one client's connection to the cluster, across reconnects
-using Epoch = Id<struct EpochTag>;        // configuration number of one group
+using DataId = Id<struct DataTag>;  // a body of bytes, never reused; a file's layout or an object names it
+using SessionId = Id<struct SessionTag>;      // one client's connection to the cluster, across reconnects
+using Epoch = Id<struct EpochTag>;            // configuration number of one group
 using LeaseGeneration = Id<struct LeaseTag>;  // fencing token: grows with each exclusive grant of an inode
 using ServerId = Id<struct ServerTag>;        // one chunkserver, for ever
-using TargetId = Id<struct TargetTag>;        // one disk of one chunkserver; random, made when the disk is formatted
+using TargetId =
+    Id<struct TargetTag>;  // one disk of one chunkserver; random, made when the disk is formatted
 using PoolId = Id<struct PoolTag, std::uint16_t>;
-using ClusterId = Id<struct ClusterTag>;      // random; every server, disk and connection checks it
+using ClusterId = Id<struct ClusterTag>;  // random; every server, disk and connection checks it
 
 constexpr InodeId kRootInode{1};
 constexpr int kEraShift = 48;
@@ -89,7 +90,8 @@ std::uint64_t placement_hash(const ChunkId& chunk);
 // Slot of a hash among `slots` (a power of two, 1 to 2^31): its high bits.
 std::uint32_t slot_of(std::uint64_t hash, std::uint32_t slots);
 
-// Ids always print the same way: 16 hex digits; chunk "DATA.INDEX.SHARD"; group "POOL/SLOT"; version "EPOCH:COUNTER".
+// Ids always print the same way: 16 hex digits; chunk "DATA.INDEX.SHARD"; group "POOL/SLOT"; version
+// "EPOCH:COUNTER".
 std::string hex64(std::uint64_t value);
 Result<std::uint64_t> parse_hex64(std::string_view text);
 template <class Tag, class Rep>
@@ -116,8 +118,7 @@ struct std::hash<cairn::Id<Tag, Rep>> {
 template <>
 struct std::hash<cairn::GroupId> {
   std::size_t operator()(const cairn::GroupId& g) const noexcept {
-    return std::hash<cairn::SessionId>{}(
-        cairn::SessionId((std::uint64_t{g.pool.value()} << 32) | g.slot));
+    return std::hash<cairn::SessionId>{}(cairn::SessionId((std::uint64_t{g.pool.value()} << 32) | g.slot));
   }
 };
 template <>

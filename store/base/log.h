@@ -1,6 +1,7 @@
-// Logging: an event name plus key=value pairs, e.g. log_warn("chunk_corrupt", "chunk={} target={}", id, target).
-// `error` means an operator should act; expected trouble is `warn` or a counter. One failure, one line, where it is
-// handled. Thread-safe. Lines go to stderr until log_open() names a file; a line is written before the call returns.
+// Logging: an event name plus key=value pairs, e.g. log_warn("chunk_corrupt", "chunk={} target={}", id,
+// target). `error` means an operator should act; expected trouble is `warn` or a counter. One failure, one
+// line, where it is handled. Thread-safe. Lines go to stderr until log_open() names a file; a line is written
+// before the call returns.
 #pragma once
 
 #include <fmt/core.h>
@@ -30,12 +31,14 @@ template <class... Args>
 void log_at(LogLevel level, std::string_view event, fmt::format_string<Args...> format, Args&&... args) {
   if (log_enabled(level)) log_line(level, event, fmt::format(format, std::forward<Args>(args)...));
 }
-#define CAIRN_LOG_FN(name, level)                                                              \
-  template <class... Args>                                                                     \
-  void name(std::string_view event, fmt::format_string<Args...> format, Args&&... args) {      \
-    log_at(level, event, format, std::forward<Args>(args)...);                                 \
-  }                                                                                            \
-  inline void name(std::string_view event) { if (log_enabled(level)) log_line(level, event, {}); }
+#define CAIRN_LOG_FN(name, level)                                                         \
+  template <class... Args>                                                                \
+  void name(std::string_view event, fmt::format_string<Args...> format, Args&&... args) { \
+    log_at(level, event, format, std::forward<Args>(args)...);                            \
+  }                                                                                       \
+  inline void name(std::string_view event) {                                              \
+    if (log_enabled(level)) log_line(level, event, {});                                   \
+  }
 CAIRN_LOG_FN(log_debug, LogLevel::kDebug)
 CAIRN_LOG_FN(log_info, LogLevel::kInfo)
 CAIRN_LOG_FN(log_warn, LogLevel::kWarn)

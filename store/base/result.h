@@ -29,12 +29,12 @@ enum class Code : unsigned short {
   kWrongCluster = 13,     // the peer or the disk belongs to another cluster
   kVersionMismatch = 14,  // format, protocol or feature level too new or too old
 
-  kCorrupt = 100,      // bytes do not match their checksum, or a record does not decode
-  kNoSpace = 101,      // the disk, or the reserve kept free on it, is used up
-  kIo = 102,           // the operating system failed the request; the target is suspect
-  kStale = 103,        // a lower (or equal) version than what is stored: not applied
-  kLocked = 104,       // the data directory is in use by another process
-  kLostUnsynced = 105, // bytes acknowledged but never synced are gone: write them again or fail fsync
+  kCorrupt = 100,       // bytes do not match their checksum, or a record does not decode
+  kNoSpace = 101,       // the disk, or the reserve kept free on it, is used up
+  kIo = 102,            // the operating system failed the request; the target is suspect
+  kStale = 103,         // a lower (or equal) version than what is stored: not applied
+  kLocked = 104,        // the data directory is in use by another process
+  kLostUnsynced = 105,  // bytes acknowledged but never synced are gone: write them again or fail fsync
 
   kUnavailable = 200,  // no connection; the request was not sent, or the peer refused before acting
   kProtocol = 201,     // the peer sent what the protocol does not allow
@@ -44,24 +44,24 @@ enum class Code : unsigned short {
   kNotEmpty = 302,
   kNameTooLong = 303,
   kTooManyLinks = 304,
-  kCrossesTree = 305,     // rename of a directory into itself (EINVAL)
-  kNoAttribute = 306,     // no such xattr
-  kSessionEnded = 307,    // this session was ended (expired or fenced): open a new one, dirty data is lost
-  kConflict = 308,        // object sealed with other bytes (both digests in the message)
-  kNotSealed = 309,       // the object exists but is not sealed yet
+  kCrossesTree = 305,   // rename of a directory into itself (EINVAL)
+  kNoAttribute = 306,   // no such xattr
+  kSessionEnded = 307,  // this session was ended (expired or fenced): open a new one, dirty data is lost
+  kConflict = 308,      // object sealed with other bytes (both digests in the message)
+  kNotSealed = 309,     // the object exists but is not sealed yet
   kDeleted = 310,
-  kLost = 311,            // no copy is left
-  kStarting = 312,        // the server is in its start-up grace; try again
-  kNeedsOperator = 313,   // refused until an operator decides (the message says what to run)
-  kLeaseLost = 315,       // the lease under which this was sent is no longer held
-  kRange = 316,           // value too large for the place (ERANGE, EFBIG)
+  kLost = 311,           // no copy is left
+  kStarting = 312,       // the server is in its start-up grace; try again
+  kNeedsOperator = 313,  // refused until an operator decides (the message says what to run)
+  kLeaseLost = 315,      // the lease under which this was sent is no longer held
+  kRange = 316,          // value too large for the place (ERANGE, EFBIG)
 
   kWrongEpoch = 400,   // the group has another epoch: refresh the routing table and try again
   kNotServing = 401,   // this member does not serve the group now (not in sync, catching up, lease over)
   kBusyPending = 402,  // a write is pending on the chunk: ask the tail
   kNotHere = 403,      // this member cannot say whether the chunk exists
 
-  kDegraded = 500,     // too few servers are up to store this safely
+  kDegraded = 500,  // too few servers are up to store this safely
 };
 
 // Stable lower-case name ("not_found"): used in logs, --json output and metrics labels.
@@ -88,7 +88,9 @@ using Result = std::expected<T, Error>;
 inline std::unexpected<Error> fail(Code code, std::string message) {
   return std::unexpected<Error>(Error(code, std::move(message)));
 }
-inline std::unexpected<Error> fail(Error error) { return std::unexpected<Error>(std::move(error)); }
+inline std::unexpected<Error> fail(Error error) {
+  return std::unexpected<Error>(std::move(error));
+}
 
 // Aborts with the place and text: for broken invariants of our own memory only, on in release builds.
 [[noreturn]] void check_failed(const char* condition, const char* file, int line, std::string_view text);
@@ -101,24 +103,24 @@ inline std::unexpected<Error> fail(Error error) { return std::unexpected<Error>(
 // TRY(auto x, expression): x is the value, or the function returns the error.
 // TRYV(expression): for Result<void>. CO_TRY, CO_TRYV: the same inside coroutines.
 // The operand is evaluated into a named variable first: g++ 12 mishandles temporaries around co_await.
-#define CAIRN_TRY_IMPL(tmp, decl, expr, ret)  \
-  auto tmp = (expr);                          \
-  if (!tmp) [[unlikely]]                      \
+#define CAIRN_TRY_IMPL(tmp, decl, expr, ret)     \
+  auto tmp = (expr);                             \
+  if (!tmp) [[unlikely]]                         \
     ret std::unexpected(std::move(tmp.error())); \
   decl = std::move(*tmp)
-#define CAIRN_TRYV_IMPL(tmp, expr, ret) \
-  do {                                  \
-    auto tmp = (expr);                  \
-    if (!tmp) [[unlikely]]              \
+#define CAIRN_TRYV_IMPL(tmp, expr, ret)            \
+  do {                                             \
+    auto tmp = (expr);                             \
+    if (!tmp) [[unlikely]]                         \
       ret std::unexpected(std::move(tmp.error())); \
   } while (0)
-#define TRY(decl, ...) CAIRN_TRY_IMPL(CAIRN_CONCAT(try_, __COUNTER__), decl, (__VA_ARGS__), return)
-#define TRYV(...) CAIRN_TRYV_IMPL(CAIRN_CONCAT(try_, __COUNTER__), (__VA_ARGS__), return)
-#define CO_TRY(decl, ...) CAIRN_TRY_IMPL(CAIRN_CONCAT(try_, __COUNTER__), decl, (__VA_ARGS__), co_return)
-#define CO_TRYV(...) CAIRN_TRYV_IMPL(CAIRN_CONCAT(try_, __COUNTER__), (__VA_ARGS__), co_return)
+#define TRY(decl, ...) CAIRN_TRY_IMPL(CAIRN_CONCAT(try_, __COUNTER__), decl, (__VA_ARGS__), return )
+#define TRYV(...) CAIRN_TRYV_IMPL(CAIRN_CONCAT(try_, __COUNTER__), (__VA_ARGS__), return )
+#define CO_TRY(decl, ...) CAIRN_TRY_IMPL(CAIRN_CONCAT(try_, __COUNTER__), decl, (__VA_ARGS__), co_return )
+#define CO_TRYV(...) CAIRN_TRYV_IMPL(CAIRN_CONCAT(try_, __COUNTER__), (__VA_ARGS__), co_return )
 
-#define CHECK(cond, text)                                              \
-  do {                                                                 \
-    if (!(cond)) [[unlikely]]                                          \
-      ::cairn::check_failed(#cond, __FILE__, __LINE__, (text));        \
+#define CHECK(cond, text)                                       \
+  do {                                                          \
+    if (!(cond)) [[unlikely]]                                   \
+      ::cairn::check_failed(#cond, __FILE__, __LINE__, (text)); \
   } while (0)

@@ -1,5 +1,6 @@
-// Randomness enters as an input. Own `below` and `shuffle`: std::*_distribution and std::shuffle differ between
-// libraries, and a placement that depends on them could not be reproduced. Not thread-safe unless stated.
+// Randomness enters as an input. Own `below` and `shuffle`: std::*_distribution and std::shuffle differ
+// between libraries, and a placement that depends on them could not be reproduced. Not thread-safe unless
+// stated.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// Creates, stats or removes many small files and prints operations a second; the timed loop does nothing else.
+// Creates, stats or removes many small files and prints operations a second; the timed loop does nothing
+// else.
 //   small_files create|create_fsync|stat|unlink DIR COUNT
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -40,9 +41,12 @@ int main(int argc, char** argv) {
   for (int i = 0; i < count; ++i) {
     std::string path = dir + "/f" + std::to_string(i);
     struct stat status;
-    if (what == "create" || what == "create_fsync") create(path, what == "create_fsync");
-    else if (what == "stat" && ::stat(path.c_str(), &status) != 0) die(path);
-    else if (what == "unlink" && ::unlink(path.c_str()) != 0) die(path);
+    if (what == "create" || what == "create_fsync")
+      create(path, what == "create_fsync");
+    else if (what == "stat" && ::stat(path.c_str(), &status) != 0)
+      die(path);
+    else if (what == "unlink" && ::unlink(path.c_str()) != 0)
+      die(path);
   }
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::printf("%.1f\n", count / seconds);

@@ -307,8 +307,9 @@ TEST_F(Names, RenameIsAtomicForReaders) {
       if (n >= 0 && n != 5000) problems.insert("short: " + std::to_string(n));
       if (n == 5000 && bytes != one && bytes != two) {
         const std::size_t change = bytes.find_first_not_of(bytes[0]);
-        problems.insert("mixed bytes: begins with '" + std::to_string(bytes[0]) + "', at " + std::to_string(change) +
-                        " follows '" + std::to_string(change < bytes.size() ? bytes[change] : bytes[0]) + "'");
+        problems.insert("mixed bytes: begins with '" + std::to_string(bytes[0]) + "', at " +
+                        std::to_string(change) + " follows '" +
+                        std::to_string(change < bytes.size() ? bytes[change] : bytes[0]) + "'");
       }
     }
   });

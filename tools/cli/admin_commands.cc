@@ -16,7 +16,8 @@ using Json = nlohmann::json;
 Result<Json> fetch(Client& client, std::string_view what) {
   TRY(std::string text, client.status(what));
   Json json = Json::parse(text, nullptr, false);
-  if (json.is_discarded()) return fail(Code::kProtocol, fmt::format("the metadata server's {} is no JSON", what));
+  if (json.is_discarded())
+    return fail(Code::kProtocol, fmt::format("the metadata server's {} is no JSON", what));
   return json;
 }
 
@@ -35,7 +36,8 @@ void print_servers(const Json& servers) {
     for (const Json& target : server.value("targets", Json::array()))
       fmt::print("  disk {:<35}{:<10}{:>12}{:>12}  {} chunks, {} groups\n", target.value("id", "?"),
                  target.value("state", "?"), human_bytes(number(target, "used_bytes")),
-                 human_bytes(number(target, "total_bytes")), number(target, "chunks"), number(target, "groups"));
+                 human_bytes(number(target, "total_bytes")), number(target, "chunks"),
+                 number(target, "groups"));
     if (number(server, "corrupt_found") > 0)
       fmt::print("  {} bad blocks found, {} repaired\n", number(server, "corrupt_found"),
                  number(server, "corrupt_repaired"));
@@ -46,15 +48,17 @@ void print_status(const Json& status) {
   const Json& groups = status.at("groups");
   const Json& repair = status.at("repair");
   fmt::print("cluster {}  health {}\n", status.value("cluster_id", "?"), status.value("health", "?"));
-  fmt::print("groups  {} in all, {} whole, {} degraded, {} of them at risk, {} lost\n", number(groups, "total"),
-             number(groups, "whole"), number(groups, "degraded"), number(groups, "at_risk"), number(groups, "lost"));
+  fmt::print("groups  {} in all, {} whole, {} degraded, {} of them at risk, {} lost\n",
+             number(groups, "total"), number(groups, "whole"), number(groups, "degraded"),
+             number(groups, "at_risk"), number(groups, "lost"));
   if (number(repair, "chunks_left") > 0)
     fmt::print("repair  {} chunks ({}) to copy, {}/s, about {} left\n", number(repair, "chunks_left"),
                human_bytes(number(repair, "bytes_left")), human_bytes(number(repair, "bytes_per_second")),
                human_seconds(number(repair, "eta_seconds")));
   fmt::print("stored  {} files, {} objects; {} clients\n", number(status, "files"), number(status, "objects"),
              number(status, "sessions"));
-  for (const Json& note : status.value("notes", Json::array())) fmt::print("note    {}\n", note.get<std::string>());
+  for (const Json& note : status.value("notes", Json::array()))
+    fmt::print("note    {}\n", note.get<std::string>());
   fmt::print("\n");
   print_servers(status.at("servers"));
 }
@@ -70,8 +74,10 @@ Result<Json> wait_for_health(const Context& context, const std::string& wanted, 
   for (;;) {
     if (!client) {
       auto connected = context.connect();
-      if (connected) client = std::move(*connected);
-      else last = connected.error().message();
+      if (connected)
+        client = std::move(*connected);
+      else
+        last = connected.error().message();
     }
     if (client) {
       auto status = fetch(*client, "status");
@@ -144,8 +150,8 @@ Result<> groups(const Context& context) {
     std::string members;
     for (const Json& member : group.value("members", Json::array()))
       members += fmt::format("{}{} ", member.value("server", "?"), member.value("in_sync", false) ? "*" : "");
-    fmt::print("{:<10}{:<18}{:<10}{}\n", group.value("id", "?"), group.value("epoch", "?"), group.value("state", "?"),
-               members);
+    fmt::print("{:<10}{:<18}{:<10}{}\n", group.value("id", "?"), group.value("epoch", "?"),
+               group.value("state", "?"), members);
   }
   return {};
 }
@@ -161,8 +167,10 @@ void add_admin_commands(CLI::App& app, Context& context) {
   CLI::App* admin = app.add_subcommand("admin", "See and steer the cluster");
   admin->require_subcommand(1);
 
-  CLI::App* status_command = admin->add_subcommand("status", "Health, groups, repair and servers at a glance");
-  status_command->add_option("--wait", options->wait, "return when health is this (at most --timeout seconds)")
+  CLI::App* status_command =
+      admin->add_subcommand("status", "Health, groups, repair and servers at a glance");
+  status_command
+      ->add_option("--wait", options->wait, "return when health is this (at most --timeout seconds)")
       ->check(CLI::IsMember({"ok", "degraded", "at_risk", "data_lost"}));
   status_command->callback(
       [&context, options] { context.run = [&context, options] { return status(context, options->wait); }; });
@@ -174,9 +182,8 @@ void add_admin_commands(CLI::App& app, Context& context) {
     context.run = [&context] { return groups(context); };
   });
 
-  admin->add_subcommand("sessions", "Every client: mounts and programs that hold leases")->callback([&context] {
-    context.run = [&context] { return sessions(context); };
-  });
+  admin->add_subcommand("sessions", "Every client: mounts and programs that hold leases")
+      ->callback([&context] { context.run = [&context] { return sessions(context); }; });
 
   struct Verb {
     const char* name;
@@ -184,7 +191,8 @@ void add_admin_commands(CLI::App& app, Context& context) {
     Client::AdminCommand command;
   };
   constexpr std::array kVerbs = {
-      Verb{"drain", "Move everything off a server, keeping all copies meanwhile", Client::AdminCommand::kDrain},
+      Verb{"drain", "Move everything off a server, keeping all copies meanwhile",
+           Client::AdminCommand::kDrain},
       Verb{"undrain", "Take a drain back", Client::AdminCommand::kUndrain},
       Verb{"forget", "Give up a dead server for good", Client::AdminCommand::kForget}};
   for (const Verb& verb : kVerbs) {
@@ -196,7 +204,8 @@ void add_admin_commands(CLI::App& app, Context& context) {
       context.run = [&context, options, code]() -> Result<> {
         TRY(std::uint64_t server, parse_hex64(options->server));
         TRY(auto client, context.connect());
-        return client->admin(code, ServerId(server), options->accept_loss ? Client::Loss::kAccept : Client::Loss::kRefuse);
+        return client->admin(code, ServerId(server),
+                             options->accept_loss ? Client::Loss::kAccept : Client::Loss::kRefuse);
       };
     });
   }

@@ -33,7 +33,7 @@ TEST_F(ClusterFolderTest, LaysOutOneFolderAPart) {
   std::vector<Part> parts = folder.parts();
   ASSERT_EQ(parts.size(), 13u);
   EXPECT_EQ(parts[0].name, "meta");
-  EXPECT_EQ(parts[2].name, "chunkserver-2");   // by number, not by letters
+  EXPECT_EQ(parts[2].name, "chunkserver-2");  // by number, not by letters
   EXPECT_EQ(parts[12].name, "chunkserver-12");
   EXPECT_TRUE(fs::is_directory(parts[1].folder / "data"));
   auto address = folder.meta_address();
@@ -54,7 +54,7 @@ TEST_F(ClusterFolderTest, RefusesImpossibleNumbers) {
 }
 
 TEST_F(ClusterFolderTest, StalePidFileIsNotARunningProcess) {
-  std::ofstream(path_ / "pid") << ::getpid() << "\n";   // alive, but another program
+  std::ofstream(path_ / "pid") << ::getpid() << "\n";  // alive, but another program
   EXPECT_FALSE(running_pid(path_, "cairn-meta"));
   EXPECT_TRUE(stop(path_, "cairn-meta", std::chrono::seconds(1)));
   EXPECT_FALSE(fs::exists(path_ / "pid"));

@@ -40,28 +40,33 @@ std::string meta_config(const fs::path& folder, const UpOptions& options, std::u
   out.text("log_file", (folder / "log").string(), "'-' is standard error");
   out.number("cluster.replicas", options.replicas, "copies of every chunk");
   out.number("cluster.expected_servers", options.chunkservers, "lay the groups out when so many registered");
-  // Everything runs on one machine here: a server that is gone for a second has crashed, it is not being rebooted.
-  out.number("cluster.repair_grace_ms", 1000, "wait so long for a lost server before its chunks are copied again");
+  // Everything runs on one machine here: a server that is gone for a second has crashed, it is not being
+  // rebooted.
+  out.number("cluster.repair_grace_ms", 1000,
+             "wait so long for a lost server before its chunks are copied again");
   return out.take();
 }
 
 std::string chunkserver_config(const fs::path& folder, const UpOptions& options, std::uint16_t port,
                                std::uint16_t meta_port) {
   ConfigPrinter out;
-  out.text("listen", fmt::format("127.0.0.1:{}", port), "address that clients and other chunkservers connect to");
+  out.text("listen", fmt::format("127.0.0.1:{}", port),
+           "address that clients and other chunkservers connect to");
   out.list("meta", {fmt::format("127.0.0.1:{}", meta_port)}, "metadata servers");
   out.list("data_dirs", {(folder / "data").string()}, "one folder a disk");
   out.text("log_file", (folder / "log").string(), "'-' is standard error");
   if (options.capacity_bytes > 0)
     out.number("capacity_bytes", options.capacity_bytes, "use at most so much of each disk");
-  if (options.reserve_bytes > 0) out.number("reserve_bytes", options.reserve_bytes, "of it, keep so much free of chunks");
+  if (options.reserve_bytes > 0)
+    out.number("reserve_bytes", options.reserve_bytes, "of it, keep so much free of chunks");
   return out.take();
 }
 
 }  // namespace
 
 fs::path default_data_folder() {
-  if (const char* data = std::getenv("XDG_DATA_HOME"); data != nullptr && *data != '\0') return fs::path(data) / "cairn";
+  if (const char* data = std::getenv("XDG_DATA_HOME"); data != nullptr && *data != '\0')
+    return fs::path(data) / "cairn";
   const char* home = std::getenv("HOME");
   return fs::path(home != nullptr && *home != '\0' ? home : ".") / ".local/share/cairn";
 }
@@ -76,11 +81,12 @@ Result<> ClusterFolder::create(const UpOptions& options) const {
   if (options.chunkservers < 1 || options.chunkservers > kChunkserversMax)
     return fail(Code::kConfig, fmt::format("--chunkservers must be from 1 to {}", kChunkserversMax));
   if (options.replicas < 1 || options.replicas > options.chunkservers)
-    return fail(Code::kConfig, fmt::format("--replicas {} needs as many chunkservers (there are {})", options.replicas,
-                                           options.chunkservers));
+    return fail(Code::kConfig, fmt::format("--replicas {} needs as many chunkservers (there are {})",
+                                           options.replicas, options.chunkservers));
   TRY(std::uint16_t meta_port, free_port(options.port != 0 ? options.port : kDefaultMetaPort));
   if (options.port != 0 && meta_port != options.port)
-    return fail(Code::kConfig, fmt::format("port {} of 127.0.0.1 is in use; name another with --port", options.port));
+    return fail(Code::kConfig,
+                fmt::format("port {} of 127.0.0.1 is in use; name another with --port", options.port));
 
   // meta/config.toml is written last: only with it does the folder hold a cluster.
   for (unsigned n = 1; n <= options.chunkservers; ++n) {
@@ -118,7 +124,8 @@ Result<std::string> ClusterFolder::meta_address() const {
     std::size_t to = from == std::string::npos ? from : line.find('"', from + 1);
     if (to != std::string::npos) return line.substr(from + 1, to - from - 1);
   }
-  return fail(Code::kConfig, fmt::format("'{}' names no listen address", (path_ / "meta/config.toml").string()));
+  return fail(Code::kConfig,
+              fmt::format("'{}' names no listen address", (path_ / "meta/config.toml").string()));
 }
 
 std::string ClusterFolder::mountpoint() const {

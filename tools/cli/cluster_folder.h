@@ -1,5 +1,6 @@
-// The folder that `cairn up` keeps a cluster of one machine in: one sub-folder a part (meta, chunkserver-N, fuse), each
-// with config.toml, data/, log and pid, so that each part can be stopped, killed or wiped by itself.
+// The folder that `cairn up` keeps a cluster of one machine in: one sub-folder a part (meta, chunkserver-N,
+// fuse), each with config.toml, data/, log and pid, so that each part can be stopped, killed or wiped by
+// itself.
 #pragma once
 
 #include <cstdint>
@@ -22,9 +23,9 @@ struct UpOptions {
   std::filesystem::path data;
   unsigned chunkservers = 3;
   unsigned replicas = 2;
-  std::uint16_t port = 0;               // of the metadata server; 0: 7070, or any free one
-  std::uint64_t capacity_bytes = 0;     // of each chunkserver; 0: what the disk has
-  std::uint64_t reserve_bytes = 0;      // kept free on each; 0: the server's default
+  std::uint16_t port = 0;            // of the metadata server; 0: 7070, or any free one
+  std::uint64_t capacity_bytes = 0;  // of each chunkserver; 0: what the disk has
+  std::uint64_t reserve_bytes = 0;   // kept free on each; 0: the server's default
   std::string mount;
 };
 
@@ -32,10 +33,12 @@ std::filesystem::path default_data_folder();  // $XDG_DATA_HOME/cairn, else ~/.l
 
 class ClusterFolder {
  public:
-  explicit ClusterFolder(std::filesystem::path path) : path_(std::filesystem::absolute(std::move(path)).lexically_normal()) {}
+  explicit ClusterFolder(std::filesystem::path path)
+      : path_(std::filesystem::absolute(std::move(path)).lexically_normal()) {}
   const std::filesystem::path& path() const { return path_; }
   bool exists() const;
-  // Writes the config files of a new cluster. kExists if there is one, kInvalidArgument for impossible numbers.
+  // Writes the config files of a new cluster. kExists if there is one, kInvalidArgument for impossible
+  // numbers.
   Result<> create(const UpOptions& options) const;
   // meta first, then the chunkservers in order.
   std::vector<Part> parts() const;

@@ -19,7 +19,7 @@ constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 
 struct Context {
-  std::string meta;        // --meta; empty: CAIRN_META, else the default address
+  std::string meta;  // --meta; empty: CAIRN_META, else the default address
   bool json = false;
   std::uint32_t timeout_s = 60;
   std::function<Result<>()> run;  // set by the command that was named

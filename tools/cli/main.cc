@@ -51,7 +51,8 @@ int main(int argc, char** argv) {
     if (argc == 1)
       fmt::print("{}", app.help());
     else if (e.get_name() == "RequiredError" && !unknown.empty())
-      fmt::print(stderr, "cairn: unknown command '{}'. 'cairn --help' lists what there is.\n", unknown.front());
+      fmt::print(stderr, "cairn: unknown command '{}'. 'cairn --help' lists what there is.\n",
+                 unknown.front());
     else
       app.exit(e);
     return cli::kUsage;

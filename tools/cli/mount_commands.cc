@@ -1,6 +1,7 @@
 // cairn mount, umount.
-#include <CLI/CLI.hpp>
 #include <unistd.h>
+
+#include <CLI/CLI.hpp>
 
 #include "fuse/mount.h"
 #include "tools/cli/context.h"
@@ -16,7 +17,8 @@ void add_mount_commands(CLI::App& app, Context& context) {
   mount->add_option("DIR", options->mountpoint, "an empty directory")->required();
   mount->add_flag("--read-only,--ro", options->read_only, "refuse every change");
   mount->add_flag("--foreground,-f", options->foreground, "stay in the foreground until unmounted or Ctrl-C");
-  mount->add_flag("--allow-other,!--no-allow-other", options->allow_other, "other users may use it (default for root)");
+  mount->add_flag("--allow-other,!--no-allow-other", options->allow_other,
+                  "other users may use it (default for root)");
   mount->add_option("--log", options->log_path, "log file of the mount process (default: none)");
   mount->callback([&context, options] {
     context.run = [&context, options]() -> Result<> {
@@ -29,7 +31,9 @@ void add_mount_commands(CLI::App& app, Context& context) {
   umount->add_option("DIR", options->mountpoint, "the mount point")->required();
   umount->add_flag("--lazy", *lazy, "detach at once, even while in use");
   umount->callback([&context, options, lazy] {
-    context.run = [options, lazy] { return fuse::unmount(options->mountpoint, *lazy ? fuse::Unmount::kLazy : fuse::Unmount::kWait); };
+    context.run = [options, lazy] {
+      return fuse::unmount(options->mountpoint, *lazy ? fuse::Unmount::kLazy : fuse::Unmount::kWait);
+    };
   });
 }
 

@@ -17,11 +17,16 @@ namespace {
 
 std::string_view state_name(ObjectState state) {
   switch (state) {
-    case ObjectState::kPending: return "pending";
-    case ObjectState::kSealedMemory: return "sealed_memory";
-    case ObjectState::kSealed: return "sealed";
-    case ObjectState::kDeleted: return "deleted";
-    case ObjectState::kLost: return "lost";
+    case ObjectState::kPending:
+      return "pending";
+    case ObjectState::kSealedMemory:
+      return "sealed_memory";
+    case ObjectState::kSealed:
+      return "sealed";
+    case ObjectState::kDeleted:
+      return "deleted";
+    case ObjectState::kLost:
+      return "lost";
   }
   return "unknown";
 }
@@ -53,7 +58,8 @@ void show(const Context& context, const ObjectInfo& info) {
   if (context.json)
     fmt::print("{}\n", dump(to_json(info)));
   else
-    fmt::print("{}  {}  {} bytes  digest {}\n", info.id, state_name(info.state), info.size, to_string(info.digest));
+    fmt::print("{}  {}  {} bytes  digest {}\n", info.id, state_name(info.state), info.size,
+               to_string(info.digest));
 }
 
 class File {
@@ -88,14 +94,16 @@ Result<> write_fully(int fd, Bytes bytes, const std::string& path) {
 
 Result<> put(const Context& context, const std::string& path, std::string id) {
   bool standard_input = path == "-";
-  if (standard_input && id.empty()) return fail(Code::kConfig, "put: name the object with --id when reading from '-'");
+  if (standard_input && id.empty())
+    return fail(Code::kConfig, "put: name the object with --id when reading from '-'");
   if (id.empty()) id = path.substr(path.find_last_of('/') + 1);
   File file(standard_input ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC), !standard_input);
   if (file.fd() < 0) return fail(file_error(path, "cannot be read"));
   struct stat status {};
   if (::fstat(file.fd(), &status) != 0) return fail(file_error(path, "cannot be read"));
   if (S_ISDIR(status.st_mode))
-    return fail(Code::kInvalidArgument, fmt::format("{}: is a directory; an object is one file's bytes", path));
+    return fail(Code::kInvalidArgument,
+                fmt::format("{}: is a directory; an object is one file's bytes", path));
   std::uint64_t size = S_ISREG(status.st_mode) ? static_cast<std::uint64_t>(status.st_size) : 0;
 
   TRY(auto client, context.connect());
@@ -130,7 +138,8 @@ Result<> get(const Context& context, const std::string& id, std::string path) {
   File file(::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), true);
   if (file.fd() < 0) return fail(file_error(part, "cannot be written"));
   Sink sink = [&](Bytes piece) { return write_fully(file.fd(), piece, part); };
-  auto info = client->objects().get(id, sink, [shown](std::uint64_t d, std::uint64_t t) { shown->update(d, t); });
+  auto info =
+      client->objects().get(id, sink, [shown](std::uint64_t d, std::uint64_t t) { shown->update(d, t); });
   if (!info) {
     ::unlink(part.c_str());
     return fail(std::move(info.error()));
@@ -212,7 +221,8 @@ void add_object_commands(CLI::App& app, Context& context) {
   };
   auto options = std::make_shared<Options>();
 
-  CLI::App* put_command = app.add_subcommand("put", "Store a file as an immutable object; durable when it returns");
+  CLI::App* put_command =
+      app.add_subcommand("put", "Store a file as an immutable object; durable when it returns");
   put_command->add_option("FILE", options->path, "file to store; '-' is standard input")->required();
   put_command->add_option("--id", options->id, "the object's id (default: the file's name)");
   put_command->callback([&context, options] {
@@ -221,28 +231,26 @@ void add_object_commands(CLI::App& app, Context& context) {
 
   CLI::App* get_command = app.add_subcommand("get", "Read an object into a file");
   get_command->add_option("ID", options->id, "the object's id")->required();
-  get_command->add_option("FILE", options->path, "where to; '-' is standard output (default: the id's last part)");
+  get_command->add_option("FILE", options->path,
+                          "where to; '-' is standard output (default: the id's last part)");
   get_command->callback([&context, options] {
     context.run = [&context, options] { return get(context, options->id, options->path); };
   });
 
   CLI::App* stat_command = app.add_subcommand("stat", "Show an object's size, digest and times");
   stat_command->add_option("ID", options->id, "the object's id")->required();
-  stat_command->callback([&context, options] {
-    context.run = [&context, options] { return stat(context, options->id); };
-  });
+  stat_command->callback(
+      [&context, options] { context.run = [&context, options] { return stat(context, options->id); }; });
 
   CLI::App* list_command = app.add_subcommand("ls", "List objects in order of their ids");
   list_command->add_option("PREFIX", options->prefix, "only ids that begin so");
-  list_command->callback([&context, options] {
-    context.run = [&context, options] { return list(context, options->prefix); };
-  });
+  list_command->callback(
+      [&context, options] { context.run = [&context, options] { return list(context, options->prefix); }; });
 
   CLI::App* remove_command = app.add_subcommand("rm", "Delete objects");
   remove_command->add_option("ID", options->ids, "ids to delete")->required();
-  remove_command->callback([&context, options] {
-    context.run = [&context, options] { return remove(context, options->ids); };
-  });
+  remove_command->callback(
+      [&context, options] { context.run = [&context, options] { return remove(context, options->ids); }; });
 
   CLI::App* wait_command = app.add_subcommand("wait", "Wait until objects are sealed (see --timeout)");
   wait_command->add_option("ID", options->ids, "ids to wait for")->required();

@@ -18,7 +18,9 @@ namespace cairn::cli {
 namespace fs = std::filesystem;
 namespace {
 
-std::string os_error() { return std::strerror(errno); }
+std::string os_error() {
+  return std::strerror(errno);
+}
 
 bool is_program(int pid, const fs::path& folder, const std::string& program) {
   std::ifstream file(fmt::format("/proc/{}/cmdline", pid), std::ios::binary);
@@ -127,8 +129,9 @@ Result<> stop(const fs::path& folder, const std::string& program, std::chrono::s
     while (running_pid(folder, program)) {
       ::waitpid(*pid, nullptr, WNOHANG);  // only if it is our own child
       if (std::chrono::steady_clock::now() > end)
-        return fail(Code::kTimeout, fmt::format("{} (pid {}) has not stopped after {} s; see {}, or use --force", program,
-                                                *pid, timeout.count(), (folder / "log").string()));
+        return fail(Code::kTimeout,
+                    fmt::format("{} (pid {}) has not stopped after {} s; see {}, or use --force", program,
+                                *pid, timeout.count(), (folder / "log").string()));
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
   }

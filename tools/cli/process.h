@@ -1,5 +1,5 @@
-// Starting, finding and stopping the server programs that `cairn up` runs in the background. Each part has a folder
-// with config.toml, data/, log and pid. Not thread-safe.
+// Starting, finding and stopping the server programs that `cairn up` runs in the background. Each part has a
+// folder with config.toml, data/, log and pid. Not thread-safe.
 #pragma once
 
 #include <chrono>
@@ -15,11 +15,12 @@ namespace cairn::cli {
 // The folder where this program lies, and with it the server programs. kIo if /proc is not mounted.
 Result<std::filesystem::path> program_folder();
 
-// The living process named by `folder`/pid, if it is still `program` with this folder's config (pids are reused).
+// The living process named by `folder`/pid, if it is still `program` with this folder's config (pids are
+// reused).
 std::optional<int> running_pid(const std::filesystem::path& folder, const std::string& program);
 
-// Starts `program` --config folder/config.toml detached from the terminal, output appended to folder/log, and writes
-// folder/pid. kIo when it cannot be started; that it serves is for the caller to see.
+// Starts `program` --config folder/config.toml detached from the terminal, output appended to folder/log, and
+// writes folder/pid. kIo when it cannot be started; that it serves is for the caller to see.
 Result<int> start_detached(const std::filesystem::path& folder, const std::filesystem::path& program);
 
 // SIGTERM, then waits. kTimeout leaves it running and names it.

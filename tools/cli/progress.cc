@@ -28,8 +28,12 @@ std::string human_seconds(std::uint64_t seconds) {
 }
 
 Progress::Progress(std::string label)
-    : label_(std::move(label)), terminal_(::isatty(STDERR_FILENO) == 1), start_(std::chrono::steady_clock::now()) {}
-Progress::~Progress() { finish(); }
+    : label_(std::move(label)),
+      terminal_(::isatty(STDERR_FILENO) == 1),
+      start_(std::chrono::steady_clock::now()) {}
+Progress::~Progress() {
+  finish();
+}
 
 void Progress::update(std::uint64_t done, std::uint64_t total) {
   done_ = done;
@@ -56,10 +60,12 @@ void Progress::draw(std::uint64_t done, std::uint64_t total) {
     constexpr std::size_t kWidth = 24;
     double share = std::min(1.0, static_cast<double>(done) / static_cast<double>(total));
     auto filled = static_cast<std::size_t>(share * kWidth);
-    line += fmt::format("[{}{}] {:3.0f} %  {} of {}", std::string(filled, '#'), std::string(kWidth - filled, '.'),
-                        share * 100, human_bytes(done), human_bytes(total));
+    line +=
+        fmt::format("[{}{}] {:3.0f} %  {} of {}", std::string(filled, '#'), std::string(kWidth - filled, '.'),
+                    share * 100, human_bytes(done), human_bytes(total));
     if (done < total && rate > 0)
-      line += "  " + human_seconds(static_cast<std::uint64_t>(static_cast<double>(total - done) / rate) + 1) + " left";
+      line += "  " + human_seconds(static_cast<std::uint64_t>(static_cast<double>(total - done) / rate) + 1) +
+              " left";
   } else {
     line += human_bytes(done);
   }

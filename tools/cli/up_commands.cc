@@ -52,13 +52,15 @@ Result<> wait_until_serving(const std::vector<Part>& parts, const ClientOptions&
   for (;;) {
     for (const Part& part : parts)
       if (!running_pid(part.folder, part.program))
-        return fail(Code::kUnavailable, fmt::format("{} has stopped; the end of {}:\n{}", part.name,
-                                                    (part.folder / "log").string(), log_tail(part.folder, 8)));
+        return fail(Code::kUnavailable,
+                    fmt::format("{} has stopped; the end of {}:\n{}", part.name,
+                                (part.folder / "log").string(), log_tail(part.folder, 8)));
     TRY(bool ready, serves(options, parts.size() - 1, waiting_for));
     if (ready) return {};
     if (std::chrono::steady_clock::now() > end)
-      return fail(Code::kTimeout, fmt::format("the cluster does not serve after 60 s; still waiting for {}. Logs: {}/*/log",
-                                              waiting_for, parts[0].folder.parent_path().string()));
+      return fail(Code::kTimeout,
+                  fmt::format("the cluster does not serve after 60 s; still waiting for {}. Logs: {}/*/log",
+                              waiting_for, parts[0].folder.parent_path().string()));
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
 }
@@ -105,8 +107,9 @@ Result<> up(const Context& context, const UpOptions& options) {
                            .dump());
     return {};
   }
-  fmt::print("{} cluster in {}: {}\n", made ? "new" : "the", folder.path().string(),
-             started.empty() ? "everything was running" : fmt::format("started {}", fmt::join(started, ", ")));
+  fmt::print(
+      "{} cluster in {}: {}\n", made ? "new" : "the", folder.path().string(),
+      started.empty() ? "everything was running" : fmt::format("started {}", fmt::join(started, ", ")));
   fmt::print("metadata server {}, {} chunkservers{}\n", address, parts.size() - 1,
              mountpoint.empty() ? "" : ", mounted at " + mountpoint);
   if (address != "127.0.0.1:7070") fmt::print("not the default address: export CAIRN_META={}\n", address);
@@ -115,7 +118,8 @@ Result<> up(const Context& context, const UpOptions& options) {
 
 Result<> down(const Context& context, const fs::path& data, bool force) {
   ClusterFolder folder(data);
-  if (!folder.exists()) return fail(Code::kNotFound, fmt::format("there is no cluster in '{}'", folder.path().string()));
+  if (!folder.exists())
+    return fail(Code::kNotFound, fmt::format("there is no cluster in '{}'", folder.path().string()));
   std::string mountpoint = folder.mountpoint();
   if (!mountpoint.empty() && is_mounted(mountpoint))
     TRYV(fuse::unmount(mountpoint, force ? fuse::Unmount::kLazy : fuse::Unmount::kWait));
@@ -134,7 +138,8 @@ Result<> down(const Context& context, const fs::path& data, bool force) {
   if (context.json)
     fmt::print("{}\n", nlohmann::json{{"data", folder.path().string()}, {"stopped", stopped}}.dump());
   else
-    fmt::print("{}\n", stopped.empty() ? "nothing was running" : fmt::format("stopped {}", fmt::join(stopped, ", ")));
+    fmt::print("{}\n",
+               stopped.empty() ? "nothing was running" : fmt::format("stopped {}", fmt::join(stopped, ", ")));
   return {};
 }
 
@@ -146,13 +151,15 @@ void add_up_commands(CLI::App& app, Context& context) {
   auto force = std::make_shared<bool>(false);
 
   CLI::App* up_command = app.add_subcommand("up", "Start a cluster on this machine, in the background");
-  up_command->footer("Run again, it starts the parts that are not running. --chunkservers, --replicas, --port and the\n"
-                     "sizes count only when the cluster is made.");
+  up_command->footer(
+      "Run again, it starts the parts that are not running. --chunkservers, --replicas, --port and the\n"
+      "sizes count only when the cluster is made.");
   up_command->add_option("--data", *data, "folder of the cluster")->capture_default_str();
   up_command->add_option("--chunkservers", options->chunkservers, "how many")->capture_default_str();
   up_command->add_option("--replicas", options->replicas, "copies of every chunk")->capture_default_str();
   up_command->add_option("--port", options->port, "of the metadata server (default: 7070, or any free one)");
-  up_command->add_option("--capacity", options->capacity_bytes, "use at most so much of each disk, e.g. 10GiB")
+  up_command
+      ->add_option("--capacity", options->capacity_bytes, "use at most so much of each disk, e.g. 10GiB")
       ->transform(CLI::AsSizeValue(false));
   up_command->add_option("--reserve", options->reserve_bytes, "of it, keep so much free of chunks")
       ->transform(CLI::AsSizeValue(false));
@@ -164,11 +171,13 @@ void add_up_commands(CLI::App& app, Context& context) {
     };
   });
 
-  CLI::App* down_command = app.add_subcommand("down", "Unmount and stop a cluster on this machine; keeps its data");
+  CLI::App* down_command =
+      app.add_subcommand("down", "Unmount and stop a cluster on this machine; keeps its data");
   down_command->add_option("--data", *data, "folder of the cluster")->capture_default_str();
   down_command->add_flag("--force", *force, "kill what does not stop");
-  down_command->callback(
-      [&context, data, force] { context.run = [&context, data, force] { return down(context, *data, *force); }; });
+  down_command->callback([&context, data, force] {
+    context.run = [&context, data, force] { return down(context, *data, *force); };
+  });
 }
 
 }  // namespace cairn::cli
