@@ -118,7 +118,8 @@ class ChunkEngine {
   static Result<Superblock> identify(Disk& disk, const std::string& dir);
   // Opens a formatted target: takes its lock (kLocked names the holder's pid), replays, frees leaked space;
   // after a machine crash also verifies what was never synced and keeps old or new version of each chunk.
-  // kWrongCluster if `cluster` is not the superblock's.
+  // kWrongCluster if `cluster` is not the superblock's. kCorrupt: the index is gone or damaged; nothing was
+  // changed.
   static Result<std::unique_ptr<ChunkEngine>> open(Disk& disk, const std::string& dir, ClusterId cluster,
                                                    const EngineOptions& options);
   virtual ~ChunkEngine() = default;

@@ -473,6 +473,54 @@ TEST_F(ChunkEngineTest, identity_is_checked) {
   EXPECT_EQ(ChunkEngine::identify(disk_, "t").error().code(), Code::kCorrupt) << "wiped, but not empty";
 }
 
+// It would come up empty under its old identity, and its word would count.
+TEST_F(ChunkEngineTest, a_target_without_its_index_is_refused) {
+  write(chunk(0), 0, random_bytes(100'000, 1));
+  engine_.reset();
+  auto names = disk_.list("t/index");
+  ASSERT_TRUE(names);
+  for (const std::string& name : *names) ASSERT_TRUE(disk_.unlink("t/index/" + name));
+  for (bool dir_too : {false, true}) {
+    if (dir_too) {
+      ASSERT_TRUE(disk_.remove_dir("t/index"));
+    }
+    auto opened = ChunkEngine::open(disk_, "t", kCluster, options_);
+    ASSERT_FALSE(opened);
+    EXPECT_EQ(opened.error().code(), Code::kCorrupt);
+    EXPECT_NE(opened.error().message().find("empty directory"), std::string::npos)
+        << opened.error().message();
+    EXPECT_TRUE(ChunkEngine::identify(disk_, "t")->clean) << "refused, not opened";
+  }
+}
+
+// The bad record is in the middle of the log: what follows it was acknowledged.
+TEST_F(ChunkEngineTest, a_damaged_log_is_refused_not_cut) {
+  for (bool clean : {true, false}) {
+    SCOPED_TRACE(clean ? "closed" : "killed");
+    CrashDisk disk;
+    ASSERT_TRUE(ChunkEngine::format(disk, "t", kCluster, ServerId(1), Era(1), 64 << 20));
+    auto engine = ChunkEngine::open(disk, "t", kCluster, options_);
+    ASSERT_TRUE(engine);
+    for (std::uint32_t i = 0; i < 5; ++i) {
+      const std::string data = "damage me " + std::to_string(i);
+      ASSERT_TRUE((*engine)->write(chunk(i), 0, as_bytes(data), {}, next()));
+      ASSERT_TRUE((*engine)->sync());
+    }
+    if (!clean) disk.crash();
+    engine->reset();
+    if (!clean) disk.restart(CrashDisk::Loss::kNothing);
+    auto place = disk.find("t/index", "damage me 2");
+    ASSERT_TRUE(place);
+    ASSERT_TRUE(place->first.ends_with(".log"));
+    disk.damage(place->first, place->second);
+    for (int attempt = 0; attempt < 2; ++attempt) {
+      auto opened = ChunkEngine::open(disk, "t", kCluster, options_);
+      ASSERT_FALSE(opened);
+      EXPECT_EQ(opened.error().code(), Code::kCorrupt) << opened.error().to_string();
+    }
+  }
+}
+
 TEST_F(ChunkEngineTest, superblocks_of_other_formats_are_refused) {
   std::string text = encode_superblock(engine_->superblock());
   EXPECT_TRUE(decode_superblock(text));

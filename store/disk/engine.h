@@ -109,6 +109,7 @@ class Engine final : public ChunkEngine {
 
   // engine_open.cc, engine_recover.cc
   Result<> start(ClusterId cluster);
+  Result<> open_index(bool clean, bool same_boot);
   Result<> recover();
   struct Recovery;
   Result<> read_redo_rows(Recovery& recovery);

@@ -93,17 +93,18 @@ Result<> Engine::start(ClusterId cluster) {
   TRY(std::string boot_id, disk_.machine_boot_id());
   bool clean = superblock_.clean;
   bool same_boot = superblock_.machine_boot_id == boot_id;
+  TRY(extents_, ExtentStore::open(disk_, dir_ + "/extents", superblock_.extent_file_bytes));
+  TRY(ballast_, Ballast::open(disk_, dir_ + "/ballast", std::min(kBallastBytes, options_.reserve_bytes / 4)));
+  TRYV(open_index(clean, same_boot));
+  TRYV(disk_.sync_dir(dir_));
+  // Only now: until the index was there once it is made at each attempt, and an attempt that failed does not
+  // make the next one forget how the log may end.
   Superblock opened = superblock_;
   ++opened.boot_count;
   opened.clean = false;
   opened.machine_boot_id = boot_id;
   TRYV(write_superblock(disk_, dir_, opened));
   superblock_ = opened;
-
-  TRY(extents_, ExtentStore::open(disk_, dir_ + "/extents", superblock_.extent_file_bytes));
-  TRY(ballast_, Ballast::open(disk_, dir_ + "/ballast", std::min(kBallastBytes, options_.reserve_bytes / 4)));
-  TRY(index_, Index::open(disk_, *ballast_, dir_ + "/index", options_.cache_bytes));
-  TRYV(disk_.sync_dir(dir_));
   TRYV(recover());
   if (!clean) extents_->punch_free_space();
   TRY(space_,
@@ -115,6 +116,26 @@ Result<> Engine::start(ClusterId cluster) {
                        : "machine_stopped",
            chunks_.load(), extents_->used_bytes());
   if (options_.background_interval.count() > 0) background_thread_ = std::thread([this] { background(); });
+  return {};
+}
+
+// A target that lost its index, or synced entries of it, must not serve under its old identity: it would tell
+// others that what it lost was never there, and would give the space of what it lost to new chunks.
+Result<> Engine::open_index(bool clean, bool same_boot) {
+  Index::Before before = Index::Before::kUnsyncedIsLost;
+  if (superblock_.boot_count == 0)
+    before = Index::Before::kNothing;
+  else if (clean || same_boot)
+    before = Index::Before::kWholeLog;
+  auto opened = Index::open(disk_, *ballast_, dir_ + "/index", options_.cache_bytes, before);
+  if (!opened && opened.error().code() == Code::kCorrupt)
+    return fail(Code::kCorrupt,
+                fmt::format("target {} in {} is damaged and was not opened: {}. Keep {} aside and give the "
+                            "server an empty directory in its place: it becomes a new target, and gets its "
+                            "chunks from their other copies",
+                            to_string(superblock_.target), dir_, opened.error().message(), dir_));
+  if (!opened) return fail(opened.error());
+  index_ = std::move(*opened);
   return {};
 }
 

@@ -10,13 +10,17 @@
 namespace cairn::disk {
 namespace {
 
-rocksdb::Options make_options(rocksdb::Env* env, std::uint64_t cache_bytes) {
+rocksdb::Options make_options(rocksdb::Env* env, std::uint64_t cache_bytes, Index::Before before) {
   rocksdb::Options options;
   options.env = env;
   options.info_log = make_rocks_logger();
-  options.create_if_missing = true;
-  // After a power cut the log ends at the first torn record: exactly a prefix of the batches.
-  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+  options.create_if_missing = before == Index::Before::kNothing;
+  // After a power cut the log ends at the first torn record: exactly a prefix of the batches. Without one,
+  // the log is as it was written, so that a bad record before its end is damage: what follows must not be
+  // dropped.
+  options.wal_recovery_mode = before == Index::Before::kUnsyncedIsLost
+                                  ? rocksdb::WALRecoveryMode::kPointInTimeRecovery
+                                  : rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   options.paranoid_checks = true;
 
   // Memory: at most three memtables, a small arena, few open files.
@@ -65,14 +69,22 @@ rocksdb::Options make_options(rocksdb::Env* env, std::uint64_t cache_bytes) {
 }  // namespace
 
 Result<std::unique_ptr<Index>> Index::open(Disk& disk, Ballast& ballast, const std::string& dir,
-                                           std::uint64_t cache_bytes) {
+                                           std::uint64_t cache_bytes, Before before) {
   std::unique_ptr<Index> index(new Index());
   index->env_ = make_rocks_env(disk, ballast);
-  // RocksDB would make it too, after a warning that it is not there.
-  rocksdb::Status status = index->env_->CreateDirIfMissing(dir);
-  if (!status.ok()) return fail(from_rocks(status, "make " + dir));
+  rocksdb::Status status;
+  if (before == Before::kNothing) {
+    // RocksDB would make it too, after a warning that it is not there.
+    status = index->env_->CreateDirIfMissing(dir);
+    if (!status.ok()) return fail(from_rocks(status, "make " + dir));
+  } else {
+    auto current = disk.stat(dir + "/CURRENT");
+    if (!current && current.error().code() == Code::kNotFound)
+      return fail(Code::kCorrupt, dir + ": the index is gone");
+    if (!current) return fail(current.error());
+  }
   rocksdb::DB* db = nullptr;
-  status = rocksdb::DB::Open(make_options(index->env_.get(), cache_bytes), dir, &db);
+  status = rocksdb::DB::Open(make_options(index->env_.get(), cache_bytes, before), dir, &db);
   if (!status.ok()) return fail(from_rocks(status, "open " + dir));
   index->db_.reset(db);
   return index;

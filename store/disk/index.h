@@ -25,8 +25,15 @@ inline std::string_view view(const rocksdb::Slice& slice) {
 
 class Index {
  public:
+  // How the log may end: what the last user of the target left.
+  enum class Before {
+    kNothing,         // a target just formatted: the index is made
+    kWholeLog,        // a clean close, or the process died: only the last record may be cut short
+    kUnsyncedIsLost,  // the machine stopped: the log ends at its first torn record
+  };
+  // kCorrupt: there is none though there should be, or it is damaged. Nothing of it was changed then.
   static Result<std::unique_ptr<Index>> open(Disk& disk, Ballast& ballast, const std::string& dir,
-                                             std::uint64_t cache_bytes);
+                                             std::uint64_t cache_bytes, Before before);
   ~Index();
 
   // False if there is no such key. kCorrupt: RocksDB found damage; kIo.
