@@ -181,6 +181,7 @@ std::uint64_t DirtyData::restore(std::uint64_t index, const ChunkBytes& lost) {
   for (const auto& [offset, segment] : lost.segments()) {
     std::vector<Part> gaps{{base + offset, base + offset + segment.size, {}}};
     if (auto it = active_.find(index); it != active_.end()) overlay(it->second, base, false, gaps);
+    if (auto it = flushing_.find(index); it != flushing_.end()) overlay(*it->second, base, false, gaps);
     for (const auto& gap : gaps) {
       if (!gap.gap()) continue;
       const auto at = static_cast<std::uint32_t>(gap.from - base);

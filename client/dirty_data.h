@@ -66,6 +66,7 @@ class DirtyData {
   bool has_active() const { return !active_.empty(); }
   bool has_active(std::uint64_t index) const { return active_.contains(index); }
   bool is_flushing(std::uint64_t index) const { return flushing_.contains(index); }
+  std::shared_ptr<const ChunkBytes> flushing(std::uint64_t index) const { return flushing_.at(index); }
   std::vector<std::uint64_t> active_chunks() const;
   std::vector<std::uint64_t> flushing_chunks() const;
   std::uint64_t memory() const { return memory_; }
@@ -76,7 +77,8 @@ class DirtyData {
   std::shared_ptr<const ChunkBytes> start_flush(std::uint64_t index);
   // The frozen bytes are stored, or lost. Returns the memory that they held.
   std::uint64_t end_flush(std::uint64_t index);
-  // Bytes that were flushed and then lost by the servers become active again, below what was written since.
+  // Bytes that were not stored, or lost by the servers since, become active again, below what was written
+  // after them.
   // Returns the memory newly taken.
   std::uint64_t restore(std::uint64_t index, const ChunkBytes& lost);
   // Drops active bytes at or above `size` (the file was cut). Returns the memory given up.

@@ -103,6 +103,24 @@ TEST(DirtyData, ShowsWhatWasWrittenLikeAByteArray) {
   }
 }
 
+// Lost bytes come back below what was written after them, also where that is being stored already.
+TEST(DirtyData, LostBytesDoNotHideNewerOnesOnTheirWay) {
+  DirtyData dirty;
+  dirty.set_chunk_size(4096);
+  dirty.write(0, as_bytes("OOOO"), true);
+  const auto lost = dirty.start_flush(0);
+  dirty.end_flush(0);
+  dirty.write(1, as_bytes("N"), false);
+  dirty.start_flush(0);
+  dirty.restore(0, *lost);
+  std::string seen;
+  for (const auto& part : dirty.parts(0, 4)) seen += as_text(part.bytes.bytes());
+  EXPECT_EQ(seen, "ONOO");
+  EXPECT_FALSE(dirty.has_active(0) && dirty.parts(1, 2).front().gap());
+  dirty.end_flush(0);
+  EXPECT_TRUE(dirty.parts(1, 2).front().gap()) << "the older byte must not be stored over the newer one";
+}
+
 TEST(DirtyData, FrozenBytesDoNotChange) {
   DirtyData dirty;
   dirty.set_chunk_size(1 << 20);

@@ -361,6 +361,7 @@ OutMessage FakeCluster::State::routing() {
 Task<Result<OutMessage>> FakeCluster::State::MetaService::handle(Request request) {
   const Fault fault = state.count(-1, request.method);
   if (fault == Fault::kUnavailable) co_return fail(Code::kUnavailable, "told to refuse");
+  if (fault == Fault::kNoSpace) co_return fail(Code::kNoSpace, "told to be full");
   if (fault == Fault::kLoseRequest) {
     request.peer->close("told to lose the request");
     co_return fail(Code::kUnavailable, "lost");
@@ -879,6 +880,7 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
 Task<Result<OutMessage>> FakeCluster::State::ChunkService::handle(Request request) {
   const Fault fault = state.count(static_cast<int>(index), request.method);
   if (fault == Fault::kUnavailable) co_return fail(Code::kUnavailable, "told to refuse");
+  if (fault == Fault::kNoSpace) co_return fail(Code::kNoSpace, "told to be full");
   if (fault == Fault::kLoseRequest) {
     request.peer->close("told to lose the request");
     co_return fail(Code::kUnavailable, "lost");

@@ -17,6 +17,7 @@ namespace cairn::client {
 enum class Fault {
   kNone,
   kUnavailable,  // refused before anything happened
+  kNoSpace,      // likewise, for good
   kLoseReply,    // carried out; the connection breaks before the reply
   kLoseRequest,  // the connection breaks before it is carried out
 };

@@ -309,6 +309,74 @@ TEST(Files, AFencedClientsUnsavedDataIsAnErrorAndLaterWorkGoesOn) {
   EXPECT_EQ(files.read(again->handle, 0, 10), "new");
 }
 
+// Bytes that the servers do not take now are kept: no size is told that covers bytes which nobody has, fsync
+// says so each time it is asked, writers hear of it, and everything is stored as soon as there is room.
+TEST(Files, WhatDoesNotFitIsKeptToldAndStoredLater) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f"), closed = files.create("closed");
+  ASSERT_TRUE(opened && closed);
+  ASSERT_TRUE(files.write(closed->handle, 0, "closed before the disks were full"));
+  files.fs.release_now(closed->handle);
+  cluster.on_request([](int server, std::uint16_t) { return server >= 0 ? Fault::kNoSpace : Fault::kNone; });
+  ASSERT_TRUE(files.write(opened->handle, 0, "kept"));
+  EXPECT_EQ(files.fsync(opened->handle).error().code(), Code::kNoSpace);
+  EXPECT_EQ(files.fsync(opened->handle).error().code(), Code::kNoSpace) << "it is not stored yet";
+  EXPECT_EQ(files.write(opened->handle, 4, "!").error().code(), Code::kNoSpace);
+  EXPECT_EQ(files.flush(opened->handle).error().code(), Code::kNoSpace);
+  EXPECT_EQ(files.read(opened->handle, 0, 10), "kept");
+  EXPECT_FALSE(files.fs.block_on<void>(files.fs.sync()));
+  EXPECT_EQ(cluster.server_size(opened->entry.attr.inode), 0u);
+  EXPECT_EQ(cluster.server_size(closed->entry.attr.inode), 0u);
+  cluster.on_request({});
+  EXPECT_TRUE(files.fsync(opened->handle));
+  EXPECT_TRUE(files.flush(opened->handle));
+  EXPECT_TRUE(files.fs.block_on<void>(files.fs.sync()));
+  auto other = cluster.connect();
+  Files there(*other);
+  EXPECT_EQ(there.read(there.open(opened->entry.attr.inode, O_RDONLY)->handle, 0, 10), "kept");
+  EXPECT_EQ(there.read(there.open(closed->entry.attr.inode, O_RDONLY)->handle, 0, 100),
+            "closed before the disks were full");
+}
+
+TEST(Files, AnOpenThatFailsToTruncateKeepsWhatWasWritten) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  ASSERT_TRUE(files.write(opened->handle, 0, "not yet stored"));
+  cluster.on_request([](int server, std::uint16_t method) {
+    return server < 0 && method == Open::kNumber ? Fault::kNoSpace : Fault::kNone;
+  });
+  EXPECT_FALSE(files.open(opened->entry.attr.inode, O_RDWR | O_TRUNC));
+  cluster.on_request({});
+  ASSERT_TRUE(files.fsync(opened->handle));
+  EXPECT_EQ(files.read(opened->handle, 0, 100), "not yet stored");
+  auto other = cluster.connect();
+  Files there(*other);
+  EXPECT_EQ(there.read(there.open(opened->entry.attr.inode, O_RDONLY)->handle, 0, 100), "not yet stored");
+}
+
+TEST(Files, WhoOpensAFileWhoseBytesWereLostUnheardIsTold) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto lost = files.create("lost"), other = files.create("other");
+  ASSERT_TRUE(lost && other);
+  ASSERT_TRUE(files.write(lost->handle, 0, "gone"));
+  files.fs.release_now(lost->handle);
+  cluster.end_session(client->session());
+  (void)files.fsync(other->handle);  // notices
+  ASSERT_TRUE(eventually([&] { return files.lookup("lost").has_value(); }));
+  auto again = files.open(lost->entry.attr.inode);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(files.fsync(again->handle).error().code(), Code::kSessionEnded);
+  EXPECT_TRUE(files.fsync(again->handle)) << "once";
+  EXPECT_TRUE(files.fsync(files.open(lost->entry.attr.inode)->handle)) << "and only the first";
+}
+
 TEST(Files, WritesGoOnUnderANewEpoch) {
   FakeCluster cluster;
   auto client = cluster.connect();

@@ -19,7 +19,8 @@ std::unexpected<Error> removed_error(InodeId id) {
 Handle FileSystemImpl::make_handle(const InodeRef& inode, int flags) {
   FileData& file = file_of(context_, *inode);
   auto handle = std::make_shared<FileHandle>(inode, flags, release_);
-  handle->seen_errors = file.errors;
+  handle->seen_errors = file.errors_told;
+  handle->old_errors = file.errors;
   handle->seen_losses = file.losses;
   ++file.handles;
   if (handle->writable()) ++file.writers;
@@ -114,12 +115,16 @@ FileSystem::Task<rpc::Payload> FileSystemImpl::read(Handle handle, std::uint64_t
 
 std::optional<Result<std::uint32_t>> FileSystemImpl::try_write(const Handle& handle, std::uint64_t offset,
                                                                Bytes data) {
+  if (write_back_.out_of_space()) return std::nullopt;
   return write_back_.try_write(*handle, offset, data);
 }
 
 FileSystem::Task<std::uint32_t> FileSystemImpl::write(Handle handle, std::uint64_t offset, rpc::Buffer data) {
   const Deadline deadline = context_.deadline();
   const InodeRef inode = handle->inode;
+  // The servers were full lately: what is dirty here is stored before more is taken, or the writer hears of
+  // it.
+  if (write_back_.out_of_space()) CO_TRYV(co_await write_back_.flush(inode, Durable::kNo, deadline));
   Budget::Hold room;
   for (;;) {
     if (auto done = write_back_.try_write(*handle, offset, data.bytes(), &room)) co_return std::move(*done);
@@ -144,7 +149,7 @@ FileSystem::Task<std::uint32_t> FileSystemImpl::write(Handle handle, std::uint64
 }
 
 std::optional<Result<>> FileSystemImpl::try_flush(const Handle& handle) {
-  if (session_.near_full()) return std::nullopt;
+  if (session_.near_full() || write_back_.out_of_space()) return std::nullopt;
   std::lock_guard lock(handle->inode->mutex);
   if (auto error = WriteBack::take_error(*handle)) return fail(std::move(*error));
   return Result<>{};
@@ -153,10 +158,8 @@ std::optional<Result<>> FileSystemImpl::try_flush(const Handle& handle) {
 FileSystem::Task<void> FileSystemImpl::flush(Handle handle) {
   const InodeRef inode = handle->inode;
   // Nearly full: close() waits, so that it can tell that the bytes did not fit.
-  if (session_.near_full() && handle->writable()) {
-    auto flushed = co_await write_back_.flush(inode, Durable::kNo, context_.deadline());
-    (void)flushed;  // the error, if any, is taken below
-  }
+  if ((session_.near_full() || write_back_.out_of_space()) && handle->writable())
+    CO_TRYV(co_await write_back_.flush(inode, Durable::kNo, context_.deadline()));
   std::lock_guard lock(inode->mutex);
   if (auto error = WriteBack::take_error(*handle)) co_return fail(std::move(*error));
   co_return Result<>{};

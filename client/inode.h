@@ -83,9 +83,10 @@ struct FileData {
 
   unsigned handles = 0;  // opens here
   unsigned writers = 0;
-  unsigned server_opens = 0;       // opens that the server counts; closed some time after the last handle
-  TimePoint idle_since;            // of the last release
-  unsigned blocked = 0;            // > 0: no new dirty bytes (a recall or truncation runs)
+  unsigned server_opens = 0;  // opens that the server counts; closed some time after the last handle
+  TimePoint idle_since;       // of the last release
+  unsigned blocked = 0;       // > 0: no new dirty bytes (a recall or truncation runs)
+  bool truncating = false;    // an open that truncates is on its way: what is dirty may go away, and waits
   Lease keep = Lease::kExclusive;  // a recall runs: at most this may be held after the next report
 
   DirtyData dirty;
@@ -108,8 +109,11 @@ struct FileData {
 
   ReadAhead ahead;
   std::optional<Error> write_error;
-  std::uint64_t errors = 0;  // write-back errors so far
-  std::uint64_t losses = 0;  // ended sessions that took unsaved data with them
+  std::uint64_t errors = 0;       // bytes given up so far
+  std::uint64_t errors_told = 0;  // of these, reported through some handle: an opener hears of the others
+  std::optional<Error> failure;   // of the last attempt to store bytes that were kept
+  std::uint64_t failures = 0;     // such attempts so far
+  std::uint64_t losses = 0;       // ended sessions that took unsaved data with them
   bool extending = false;
 
   bool clean() const {
@@ -177,7 +181,8 @@ class FileHandle {
   bool append() const;
   // Guarded by the inode's mutex:
   bool released = false;
-  std::uint64_t seen_errors = 0;  // write-back errors already reported through this handle, or older than it
+  std::uint64_t seen_errors = 0;  // bytes given up that somebody was told of, here or before
+  std::uint64_t old_errors = 0;   // bytes given up before it was opened
   std::uint64_t seen_losses = 0;  // at open: a higher count means that data written through it may be lost
   std::uint64_t next_offset = 0;  // where a sequential reader goes on
   std::uint64_t window = 0;       // bytes fetched ahead

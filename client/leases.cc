@@ -163,10 +163,7 @@ rpc::Task<Result<>> Leases::open_truncated(InodeRef inode, Deadline deadline) {
   if (!turn) co_return fail(turn.error().with("waiting for another change of the file"));
   {
     Blocked blocked(inode);
-    {
-      std::lock_guard lock(inode->mutex);
-      context_.dirty_memory.give(inode->file->dirty.clear());
-    }
+    Truncating truncating(inode);
     auto settled = co_await write_back_.settle(inode, deadline);
     (void)settled;  // bytes that are going away
     auto acquiring = co_await inode->file->acquiring.take(1, deadline);

@@ -48,6 +48,25 @@ class Blocked {
   InodeRef inode_;
 };
 
+// Keeps dirty bytes from being stored while the server may be making the file empty: they are dropped when it
+// did, and stored later when it did not.
+class Truncating {
+ public:
+  explicit Truncating(InodeRef inode) : inode_(std::move(inode)) {
+    std::lock_guard lock(inode_->mutex);
+    inode_->file->truncating = true;
+  }
+  ~Truncating() {
+    std::lock_guard lock(inode_->mutex);
+    inode_->file->truncating = false;
+    inode_->file->settled.notify();
+  }
+  Truncating(const Truncating&) = delete;
+
+ private:
+  InodeRef inode_;
+};
+
 // Keeps a file from being closed at the server, and its lease from being given back, while an operation
 // without a handle works on it.
 class InUse {

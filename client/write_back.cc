@@ -28,12 +28,13 @@ void WriteBack::spawn(rpc::Task<> task) {
 std::optional<Error> WriteBack::take_error(FileHandle& handle) {
   FileData& file = *handle.inode->file;
   if (handle.seen_losses != file.losses) {
+    file.errors_told = file.errors;
     return Error(Code::kSessionEnded,
                  "the session under which inode " + to_string(handle.inode->id) +
                      " was written ended: data not yet stored is lost; open the file again");
   }
   if (handle.seen_errors != file.errors) {
-    handle.seen_errors = file.errors;
+    handle.seen_errors = file.errors_told = file.errors;
     if (file.write_error) return file.write_error;
   }
   return std::nullopt;
@@ -52,7 +53,9 @@ std::optional<Result<std::uint32_t>> WriteBack::try_write(FileHandle& handle, st
   {
     std::lock_guard lock(inode.mutex);
     FileData& file = *inode.file;
-    if (auto error = take_error(handle)) return fail(std::move(*error));
+    // What went wrong before this open is told by fsync and close, as with any file system.
+    if (handle.seen_losses != file.losses || file.errors > std::max(handle.seen_errors, handle.old_errors))
+      if (auto error = take_error(handle)) return fail(std::move(*error));
     if (inode.recalling || file.blocked != 0 || !inode.have_layout || !inode.layout.trim.empty() ||
         !context_.inodes.usable(inode, Lease::kExclusive)) {
       return std::nullopt;
@@ -113,7 +116,11 @@ rpc::Task<Result<Budget::Hold>> WriteBack::make_room(std::uint64_t bytes, Deadli
     }
     spawn(flush_quietly(std::move(aged.inode)));
   }
-  auto room = co_await context_.dirty_memory.take(need, deadline);
+  const Deadline patience =
+      out_of_space() ? std::min(deadline, Deadline::after(context_.runtime.clock(), kAge)) : deadline;
+  auto room = co_await context_.dirty_memory.take(need, patience);
+  if (!room && out_of_space())
+    co_return fail(Code::kNoSpace, "the servers are full, and so is the memory for unsaved data");
   if (!room) co_return fail(room.error().with("waiting for memory of unsaved data"));
   co_return room;
 }
@@ -136,12 +143,13 @@ rpc::Task<Result<>> WriteBack::flush(InodeRef inode, Durable durable, Deadline d
 rpc::Task<Result<>> WriteBack::settle(InodeRef inode, Deadline deadline) {
   // Only what is on its way now: chunks frozen later are somebody else's.
   std::vector<std::uint64_t> waiting;
-  std::uint64_t errors = 0;
+  std::uint64_t errors = 0, failures = 0;
   {
     std::lock_guard lock(inode->mutex);
     if (!inode->file) co_return Result<>{};
     waiting = inode->file->dirty.flushing_chunks();
     errors = inode->file->errors;
+    failures = inode->file->failures;
   }
   for (std::uint64_t index : waiting) {
     for (;;) {
@@ -156,6 +164,7 @@ rpc::Task<Result<>> WriteBack::settle(InodeRef inode, Deadline deadline) {
   }
   std::lock_guard lock(inode->mutex);
   if (inode->file->errors != errors && inode->file->write_error) co_return fail(*inode->file->write_error);
+  if (inode->file->failures != failures) co_return fail(*inode->file->failure);
   co_return Result<>{};
 }
 
@@ -170,7 +179,7 @@ rpc::Task<Result<>> WriteBack::flush_chunk(InodeRef inode, std::uint64_t index, 
       std::lock_guard lock(inode->mutex);
       FileData& file = *inode->file;
       if (!file.dirty.has_active(index)) co_return Result<>{};
-      if (file.dirty.is_flushing(index)) {
+      if (file.dirty.is_flushing(index) || file.truncating) {
         settled = file.settled.next(context_.runtime);
       } else {
         beyond = inode->have_layout && index >= inode->layout.bound;
@@ -187,16 +196,14 @@ rpc::Task<Result<>> WriteBack::flush_chunk(InodeRef inode, std::uint64_t index, 
         FileData& file = *inode->file;
         if (file.dirty.has_active(index) && !file.dirty.is_flushing(index)) {
           file.dirty.start_flush(index);
-          context_.dirty_memory.give(file.dirty.end_flush(index));
+          not_stored(inode, index, extended.error());
         }
-        file.write_error.emplace(extended.error());
-        ++file.errors;
-        file.settled.notify();
         co_return extended;
       }
       continue;
     }
     auto stored = co_await store(inode, index, durable, deadline);
+    if (!stored && stored.error().code() == Code::kBusyPending) continue;
     co_return stored;
   }
 }
@@ -212,6 +219,7 @@ rpc::Task<Result<>> WriteBack::store(InodeRef inode, std::uint64_t index, Durabl
     std::lock_guard lock(inode->mutex);
     FileData& file = *inode->file;
     if (!file.dirty.has_active(index) || file.dirty.is_flushing(index)) co_return Result<>{};
+    if (file.truncating) co_return fail(Code::kBusyPending, "the file is being made empty");
     if (inode->lease != Lease::kExclusive || !inode->have_layout || inode->session != context_.session.id()) {
       lose(*inode);
       co_return fail(Code::kSessionEnded,
@@ -257,22 +265,19 @@ rpc::Task<Result<>> WriteBack::store(InodeRef inode, std::uint64_t index, Durabl
   {
     std::lock_guard lock(inode->mutex);
     FileData& file = *inode->file;
-    const std::uint64_t memory = file.dirty.end_flush(index);
     file.ahead.drop(base, base + (inode->have_layout ? inode->layout.chunk_size() : kDefaultChunkSize));
     if (inode->unreachable()) {
       // Removed meanwhile: its chunks go too, and whether they were stored matters to nobody.
-      context_.dirty_memory.give(memory);
+      context_.dirty_memory.give(file.dirty.end_flush(index));
       outcome = {};
     } else if (outcome) {
+      file.dirty.end_flush(index);  // its memory goes with the ledger's entry
       file.holes.remove(index, index + 1);
       file.written.add(index, index + 1);
       file.report_size = true;
       ledger_.acknowledged(inode, write.target, versions, bytes, durable);
     } else {
-      context_.dirty_memory.give(memory);
-      file.write_error.emplace(outcome.error());
-      ++file.errors;
-      if (outcome.error().code() == Code::kSessionEnded) ++file.losses;
+      not_stored(inode, index, outcome.error());
     }
     file.settled.notify();
   }
@@ -283,6 +288,30 @@ rpc::Task<Result<>> WriteBack::store(InodeRef inode, std::uint64_t index, Durabl
   }
   reporter_.add(inode);
   co_return outcome;
+}
+
+// Under the inode's mutex: the chunk's frozen bytes could not be stored. Unless that is final they are dirty
+// again, below what was written since: the file's size is never reported past bytes that nobody has.
+void WriteBack::not_stored(const InodeRef& inode, std::uint64_t index, const Error& error) {
+  FileData& file = *inode->file;
+  const std::shared_ptr<const ChunkBytes> bytes = file.dirty.flushing(index);
+  context_.dirty_memory.give(file.dirty.end_flush(index));
+  if (error.code() == Code::kSessionEnded || error.code() == Code::kLeaseLost) {
+    file.write_error.emplace(error);
+    ++file.errors;
+    if (error.code() == Code::kSessionEnded) ++file.losses;
+  } else {
+    context_.dirty_memory.force(file.dirty.restore(index, *bytes));
+    file.failure.emplace(error);
+    ++file.failures;
+    if (error.code() == Code::kNoSpace) full_until_ = context_.runtime.clock().now() + kAge;
+    queue(inode);
+  }
+  file.settled.notify();
+}
+
+bool WriteBack::out_of_space() const {
+  return context_.runtime.clock().now() < full_until_.load(std::memory_order_relaxed);
 }
 
 // --- the bound ---
@@ -488,7 +517,15 @@ void WriteBack::give_up_unsynced(Inode& inode) {
 void WriteBack::lose(Inode& inode) {
   if (!inode.file) return;
   FileData& file = *inode.file;
-  if (!file.clean() || !file.unsynced.empty() || file.reporting) ++file.losses;
+  if (!file.clean() || !file.unsynced.empty() || file.reporting) {
+    ++file.losses;
+    if (file.handles == 0) {  // nobody to be told now: the next who opens it is
+      file.write_error.emplace(Code::kSessionEnded, "inode " + to_string(inode.id) +
+                                                        ": data written before the session ended is lost");
+      ++file.errors;
+    }
+    log_warn("unsaved_data_lost", "inode={}", to_string(inode.id));
+  }
   discard(inode);
   file.server_opens = 0;
   file.settled.notify();

@@ -24,8 +24,8 @@ class WriteBack {
   // Waits for memory to write so many bytes.
   rpc::Task<Result<Budget::Hold>> make_room(std::uint64_t bytes, Deadline deadline);
 
-  // Stores all that is dirty now; fresh writes during the call may stay dirty. Errors are also left for the
-  // handles.
+  // Stores all that is dirty now; fresh writes during the call may stay dirty. What can't be stored now is
+  // kept and tried again while the session lives; what was given up is also told to the handles.
   rpc::Task<Result<>> flush(InodeRef inode, Durable durable, Deadline deadline);
   // fsync: all bytes written before are synced, and size and times journaled durably.
   rpc::Task<Result<>> make_durable(InodeRef inode, bool data_only, Deadline deadline);
@@ -52,12 +52,15 @@ class WriteBack {
   SyncLedger& ledger() { return ledger_; }
   // Under inode.mutex, bytes just became dirty.
   void queue(const InodeRef& inode);
+  // Bytes did not fit on the servers a moment ago. Who writes then waits for what is dirty in his file.
+  bool out_of_space() const;
 
  private:
   rpc::Task<Result<>> flush_chunk(InodeRef inode, std::uint64_t index, Durable durable, Deadline deadline);
   rpc::Task<Result<>> store(InodeRef inode, std::uint64_t index, Durable durable, Deadline deadline);
   rpc::Task<Result<>> extend_bound(InodeRef inode, std::uint64_t index, Deadline deadline);
   rpc::Task<> extend_ahead(InodeRef inode, std::uint64_t index);
+  void not_stored(const InodeRef& inode, std::uint64_t index, const Error& error);
   rpc::Task<> flush_chunk_quietly(InodeRef inode, std::uint64_t index);
   rpc::Task<> flush_quietly(InodeRef inode);
   rpc::Task<> sweep();
@@ -75,6 +78,7 @@ class WriteBack {
   std::deque<Aged> dirty_;  // guarded by mutex_: files with dirty bytes, oldest first
   std::deque<Aged> idle_;   // guarded by mutex_: files without handles, to be closed
   std::atomic<bool> sweeping_{false};
+  std::atomic<TimePoint> full_until_{TimePoint{}};
 };
 
 }  // namespace cairn::client
