@@ -195,6 +195,36 @@ class MetadataServer(unittest.TestCase):
             names = set(os.listdir(c.mnt))
             self.assertTrue(all(f"f{n}" in names for n in writer.done))
 
+    def test_outage_longer_than_the_deadline_loses_nothing_that_was_closed(self):
+        with Cluster() as c:
+            where = c.folder / "impatient"
+            where.mkdir()
+            c.cairn("--timeout", 3, "mount", where, "--log", c.folder / "impatient.log")
+            c.mounts.append(where)
+            for n in range(20):
+                (where / f"f{n}").write_bytes(pattern(n, 50_000))
+            c.kill("meta")
+            wait_for("an attempt to store has failed",
+                     lambda: "flush_failed" in (c.folder / "impatient.log").read_text(), timeout=40)
+            c.start("meta")
+
+            def stored():
+                try:
+                    for n in range(20):
+                        fd = os.open(where / f"f{n}", os.O_RDWR)
+                        try:
+                            os.fsync(fd)
+                        finally:
+                            os.close(fd)
+                    return True
+                except TimeoutError:
+                    return False
+            wait_for("everything is stored", stored, timeout=60)
+            c.umount(where)
+            c.mount(where)
+            for n in range(20):
+                self.assertEqual((where / f"f{n}").read_bytes(), pattern(n, 50_000))
+
     def test_all_servers_killed_at_once(self):
         """kill -9 of every server during fsynced writes and sealed puts: what was acknowledged is there and equal."""
         with Cluster(mount=True) as c:
@@ -328,6 +358,36 @@ class FullDisk(unittest.TestCase):
             wait_for("space comes back after deletions", writable, timeout=60, every=0.5)
             self.assertEqual((c.mnt / "again").read_bytes(), pattern("again", 20 * MIB))
             self.assertEqual((c.mnt / "kept").read_bytes(), kept)
+
+
+    def test_files_closed_without_fsync_are_never_zeros(self):
+        """Bytes that did not fit are kept by the client: told to writers, stored once there is room."""
+        with Cluster(chunkservers=2, mount=True, capacity=400 * MIB, reserve=64 * MIB) as c:
+            closed = []
+            with self.assertRaises(OSError) as raised:
+                for n in range(3000):
+                    (c.mnt / f"f{n}").write_bytes(pattern(n, MIB))
+                    closed.append(n)
+            self.assertEqual(raised.exception.errno, 28)
+            (c.mnt / f"f{len(closed)}").unlink()
+            kept = closed[len(closed) * 2 // 3:]
+            for n in closed[:len(closed) * 2 // 3]:
+                (c.mnt / f"f{n}").unlink()
+
+            def all_stored():
+                try:
+                    for n in kept:
+                        with open(c.mnt / f"f{n}", "r+b", buffering=0) as f:
+                            os.fsync(f.fileno())
+                    return True
+                except OSError as e:
+                    self.assertEqual(e.errno, 28)
+                    return False
+            wait_for("everything fits and is stored", all_stored, timeout=90, every=0.5)
+            c.umount(c.mnt)
+            c.mount(c.mnt)
+            for n in kept:
+                self.assertEqual((c.mnt / f"f{n}").read_bytes(), pattern(n, MIB), f"f{n}")
 
 
 class FullMetadataDisk(unittest.TestCase):
