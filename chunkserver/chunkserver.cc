@@ -71,7 +71,8 @@ Chunkserver::Chunkserver(rpc::Runtime& runtime, rpc::Transport& transport, Rng& 
       env_{runtime, tasks_, peers_,  sessions_,   lease_,    counters_,
            purged_, pacer_, copies_, copy_bytes_, compares_, [this] { link_.heartbeat_now(); }},
       link_(runtime, transport, identity_, config.meta, lease_, *this),
-      purger_(runtime, this->targets(), purged_, env_.heartbeat_now),
+      purger_(
+          runtime, this->targets(), purged_, [this] { return joins(); }, env_.heartbeat_now),
       reclaimer_(runtime, this->targets(), groups_, env_.heartbeat_now),
       service_(env_, groups_, this->targets(), server_id_, write_bytes_, latency_),
       fence_wake_(runtime) {
@@ -127,6 +128,14 @@ Result<std::unique_ptr<Chunkserver>> Chunkserver::start(rpc::Runtime& runtime, r
 
 Chunkserver::~Chunkserver() {
   stop_hard();
+}
+
+// A join that failed for lack of space does not count: purges are what makes space.
+bool Chunkserver::joins() const {
+  return std::ranges::any_of(groups_.all(), [](const auto& group) {
+    const auto progress = group->progress();
+    return progress && progress->state == GroupProgress::State::kCopying;
+  });
 }
 
 // What the targets remember. The fence counts only as far as every target knows it.

@@ -75,6 +75,7 @@ class Chunkserver final : private MetaLinkHost {
   rpc::Task<Result<>> remember_everywhere(std::string_view key, std::string value);
 
   std::vector<Target*> targets() const;
+  bool joins() const;
 
   rpc::Runtime& runtime_;
   rpc::Transport& transport_;

@@ -93,6 +93,40 @@ TEST(Cluster, EveryKindOfWrite) {
   EXPECT_EQ(cluster.disk(0)->info(kPool, chunk)->digest, cluster.disk(1)->info(kPool, chunk)->digest);
 }
 
+// It once got a version, which no member could apply and none would give up.
+TEST(Cluster, ARangePastTheLargestChunkIsRefusedAtOnce) {
+  TestCluster cluster({.servers = 2, .replicas = 2, .slots = 1});
+  ASSERT_TRUE(cluster.wait_whole());
+  auto client = cluster.client(500);
+  const ChunkId chunk = cluster.chunk_in(0);
+  ASSERT_TRUE(client->write(client->spec(chunk), "bytes"));
+  for (WriteKind kind : {WriteKind::kTruncate, WriteKind::kPunch}) {
+    WriteSpec past = client->spec(chunk, kind);
+    past.length = rpc::kPayloadMax + 1;
+    EXPECT_EQ(client->write(past, "").error().code(), Code::kInvalidArgument);
+    past.offset = UINT32_MAX;
+    past.length = UINT32_MAX;
+    EXPECT_EQ(client->write(past, "").error().code(), Code::kInvalidArgument);
+  }
+  EXPECT_EQ(*client->read(chunk), "bytes");
+  EXPECT_TRUE(client->write(client->spec(chunk), "more"));
+}
+
+TEST(Cluster, AWriteThatEveryEngineRefusesEnds) {
+  TestCluster cluster({.servers = 3, .replicas = 3, .slots = 1});
+  ASSERT_TRUE(cluster.wait_whole());
+  auto client = cluster.client(500);
+  const ChunkId chunk = cluster.chunk_in(0);
+  ASSERT_TRUE(client->write(client->spec(chunk), "bytes"));
+  for (std::size_t i = 0; i < 3; ++i) cluster.disk(i)->refuse(Code::kRange);
+  EXPECT_EQ(client->write(client->spec(chunk), "more").error().code(), Code::kRange);
+  for (std::size_t i = 0; i < 3; ++i) cluster.disk(i)->refuse(Code::kOk);
+  EXPECT_EQ(*client->read(chunk), "bytes");
+  EXPECT_TRUE(client->write(client->spec(chunk), "more"));
+  cluster.meta().end_session(SessionId(500));
+  EXPECT_TRUE(eventually([&] { return cluster.meta().fences_confirmed(cluster.id(0)) == 1; }));
+}
+
 TEST(Cluster, ARetryIsAnsweredNotRepeated) {
   TestCluster cluster({.servers = 2, .replicas = 2});
   ASSERT_TRUE(cluster.wait_whole());
@@ -558,6 +592,43 @@ TEST(Cluster, PurgesAreDoneOnEveryTargetAndReported) {
   EXPECT_EQ(cluster.disk(0)->chunks(), 0u);
   EXPECT_EQ(cluster.disk(1)->chunks(), 0u);
   EXPECT_EQ(client->read(chunks[0]).error().code(), Code::kNotFound);
+}
+
+// All there is to say of a sparse file are its chunks, not its indices.
+TEST(Cluster, AnOrderForAHugeSparseFileIsDoneAtOnce) {
+  TestCluster cluster({.servers = 1, .replicas = 1});
+  ASSERT_TRUE(cluster.wait_whole());
+  auto client = cluster.client(500);
+  for (std::uint32_t i = 0; i < 5000; ++i) {  // more than are looked at in one piece
+    const ChunkId chunk{DataId(i % 2 == 0 ? 99 : 98), i * 800'000, 0};
+    ASSERT_TRUE(client->write(client->spec(chunk), "x"));
+  }
+  cluster.meta().purge(DataId(99), UINT32_MAX);
+  ASSERT_TRUE(eventually([&] { return cluster.meta().purges_confirmed(cluster.id(0)) == 1; }));
+  EXPECT_EQ(cluster.disk(0)->chunks(), 2500u);
+}
+
+// The source still has what the joiner was told to purge thousands of orders ago.
+TEST(Cluster, AJoinerAheadOfItsSourceWithPurgesKeepsNothing) {
+  TestCluster cluster({.servers = 2, .replicas = 2});
+  ASSERT_TRUE(cluster.wait_whole());
+  auto client = cluster.client(500);
+  cluster.crash(1);
+  const ChunkId chunk{DataId(99), 0, 0};
+  ASSERT_TRUE(client->write(client->spec(chunk), "x"));
+  cluster.meta().keep_out(cluster.target(1), true);
+  cluster.disk(0)->refuse_purges(true);
+  constexpr std::uint64_t kOrders = 3000;
+  for (std::uint64_t i = 0; i < kOrders; ++i) cluster.meta().purge(DataId(99 + i), 1);
+  cluster.start(1);
+  ASSERT_TRUE(eventually([&] { return cluster.meta().purges_confirmed(cluster.id(1)) == kOrders; }));
+  cluster.meta().keep_out(cluster.target(1), false);
+  ASSERT_TRUE(cluster.wait_whole());
+  EXPECT_EQ(cluster.disk(0)->chunks(), 1u);
+  cluster.disk(0)->refuse_purges(false);
+  ASSERT_TRUE(eventually([&] { return cluster.meta().purges_confirmed(cluster.id(0)) == kOrders; }));
+  EXPECT_EQ(cluster.disk(0)->chunks(), 0u);
+  EXPECT_EQ(cluster.disk(1)->chunks(), 0u);
 }
 
 // Three servers, two copies: server 1 is away while its group gets another member, then returns with old

@@ -26,6 +26,14 @@ bool is_definite(Code code) {
          code == Code::kExists || code == Code::kRange;
 }
 
+// The engine will not do this to what is stored: nothing changed, and no attempt ends otherwise.
+bool is_refusal(Code code) {
+  return code == Code::kInvalidArgument || code == Code::kExists || code == Code::kRange;
+}
+bool refused_here(const WriteOp& op) {
+  return op.applied.is_set() && !op.local && is_refusal(op.local.error().code());
+}
+
 }  // namespace
 
 bool Group::low_on_space(const WriteOp& op) const {
@@ -70,12 +78,16 @@ rpc::Task<Result<>> Group::apply_here(OpPtr op) {
       co_return fail(Code::kMaybeApplied,
                      fmt::format("group {}: this member left the group", to_string(id_)));
     const bool alone = !v.place.source && !v.place.successor;
-    if (!alone && (error.code() == Code::kCorrupt || error.code() == Code::kStale)) {
+    const bool refused = is_refusal(error.code());
+    const bool rest_has_it = op->rest.version.valid();
+    // Members hold the same, so the rest of the chain refuses it too: it did not happen anywhere.
+    if (refused && !rest_has_it) co_return fail(error);
+    if (!alone && (refused || error.code() == Code::kCorrupt || error.code() == Code::kStale)) {
       // What is stored here is damaged, or not what the version stands on: take the neighbour's.
       auto pulled = co_await pull(op, v.place.source ? *v.place.source : *v.place.successor);
       if (pulled) {
-        const auto level = error.code() == Code::kStale && v.place.role == Role::kInSync ? LogLevel::kError
-                                                                                         : LogLevel::kWarn;
+        const bool strange = refused || (error.code() == Code::kStale && v.place.role == Role::kInSync);
+        const auto level = strange ? LogLevel::kError : LogLevel::kWarn;
         log_at(level, "chunk_pulled", "group={} chunk={} version={} why={}", to_string(id_),
                to_string(op->spec.chunk), to_string(op->spec.version), log_quote(error.message()));
         co_return Result<>();
@@ -132,7 +144,7 @@ rpc::Task<Result<Epoch>> Group::pass_on(OpPtr op) {
       // A joiner that knows that it lacks the chunk copies it later; it does not hold up what has copies
       // enough.
       if (joins && code == Code::kNotHere && place.in_sync >= v.min_replicas) co_return v.epoch;
-      if (is_definite(code) && !op->applying && view().epoch == v.epoch)
+      if (is_definite(code) && (!op->applying || refused_here(*op)) && view().epoch == v.epoch)
         co_return fail(std::move(reply.error()));
       if (code == Code::kWrongEpoch) env_.heartbeat_now();
       why = reply.error().to_string();

@@ -219,6 +219,7 @@ class MemoryEngine final : public disk::ChunkEngine {
   Result<> purge(PoolId pool, ChunkId chunk) override {
     std::lock_guard lock(disk_->mutex_);
     TRYV(check_disk());
+    if (disk_->purges_refused_) return fail(Code::kOverloaded, "refused, as the test asked");
     disk_->chunks_.erase(MemoryDisk::key(pool, chunk));
     disk_->unsynced_.erase(MemoryDisk::key(pool, chunk));
     return {};
@@ -312,6 +313,7 @@ class MemoryEngine final : public disk::ChunkEngine {
   Result<ChunkInfo> change(const ChunkId& chunk, const WriteOptions& options, Edit edit) {
     std::lock_guard lock(disk_->mutex_);
     TRYV(check_disk());
+    if (disk_->refused_ != Code::kOk) return fail(disk_->refused_, "refused, as the test asked");
     Stored next;
     if (auto found = find(options.pool, chunk)) {
       const ChunkInfo& info = (*found)->info;

@@ -22,6 +22,9 @@ class MemoryDisk {
   // Flips a byte of the stored content, leaving its checksum. False: no such chunk or byte.
   bool damage(PoolId pool, ChunkId chunk, std::uint32_t at);
   void fail_io() { failing_ = true; }
+  // Changes are answered so from now on; kOk: no more.
+  void refuse(Code code) { refused_ = code; }
+  void refuse_purges(bool on) { purges_refused_ = on; }
   // Puts content under a version behind the server's back, as an old disk might have it.
   void plant(PoolId pool, ChunkId chunk, Version version, std::string content);
   std::optional<std::string> content(PoolId pool, ChunkId chunk) const;
@@ -54,6 +57,8 @@ class MemoryDisk {
   std::map<std::string, std::string, std::less<>> values_;
   std::vector<disk::CorruptChunk> corrupt_;
   std::atomic<bool> failing_{false};
+  std::atomic<Code> refused_{Code::kOk};
+  std::atomic<bool> purges_refused_{false};
 };
 
 std::unique_ptr<disk::ChunkEngine> open_memory_engine(std::shared_ptr<MemoryDisk> disk);

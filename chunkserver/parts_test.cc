@@ -16,6 +16,7 @@
 #include "chunkserver/quota.h"
 #include "chunkserver/server_lease.h"
 #include "chunkserver/session_fence.h"
+#include "chunkserver/sync_batch.h"
 
 namespace cairn::chunkserver {
 namespace {
@@ -248,6 +249,50 @@ TEST(PurgedIds, KeepsTheLatest) {
   EXPECT_EQ(*sequence, 9u);
   EXPECT_TRUE(restored.contains(DataId(PurgedIds::kMax + 10)));
   EXPECT_FALSE(restored.restore("?"));
+}
+
+struct SyncBatchTest : OnRuntime {};
+
+// It once counted as synced.
+TEST_F(SyncBatchTest, WhatIsNotRunIsNotSynced) {
+  rpc::MemoryTransport transport;
+  rpc::Identity identity;
+  rpc::TaskGroup tasks(runtime);
+  Peers peers(runtime, transport, identity);
+  SessionFence sessions(runtime);
+  ServerLease lease(clock);
+  lease.answered(clock.now(), seconds(100));
+  Counters counters;
+  PurgedIds purged;
+  Pacer pacer;
+  Quota quota(runtime, 100);
+  GroupEnv env{runtime, tasks, peers, sessions, lease, counters, purged, pacer, quota, quota, quota, [] {}};
+  Target target(open_memory_engine(std::make_shared<MemoryDisk>(ClusterId(1), ServerId(1), TargetId(1))),
+                "/d", {});
+  GroupMemory memory;
+  const GroupId id{PoolId(1), 0};
+  auto group = std::make_shared<Group>(id, target, memory, env, std::vector<ChunkId>());
+  GroupConfig config;
+  config.id = id;
+  config.slots = 1;
+  config.epoch = Epoch(1);
+  config.members = {{TargetId(1), ServerId(1), true}};
+  group->configure(config);
+  GroupTable groups;
+  groups.set_slots(id.pool, 1);
+  groups.add(group);
+  SyncItem item;
+  item.chunk = ChunkId{DataId(1), 0, 0};
+  item.pool = id.pool;
+  item.epoch = config.epoch;
+  auto sync = [&] {
+    auto batch =
+        std::make_shared<SyncBatch>(env, groups, std::vector<SyncItem>{item}, SessionId(1), soon(5000));
+    return rpc::block_on(runtime, SyncBatch::run(batch)).at(0).code;
+  };
+  EXPECT_EQ(sync(), Code::kOk);
+  tasks.close_blocking();
+  EXPECT_EQ(sync(), Code::kUnavailable);
 }
 
 TEST(Pacer, SlowsOnlyWhenForegroundSuffers) {

@@ -1,5 +1,6 @@
 #include "chunkserver/purged_ids.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "store/base/bytes.h"
@@ -23,14 +24,21 @@ bool PurgedIds::contains(DataId data) const {
   return ids_.contains(data);
 }
 
+bool PurgedIds::full() const {
+  std::lock_guard lock(mutex_);
+  return order_.size() >= kMax;
+}
+
 std::string PurgedIds::encode(std::uint64_t sequence) const {
   std::lock_guard lock(mutex_);
   std::string out;
   ByteWriter writer(out);
   writer.u8(kPurgedFormat);
   writer.u64(sequence);
-  writer.u32(static_cast<std::uint32_t>(order_.size()));
-  for (DataId data : order_) writer.u64(data.value());
+  const std::size_t count = std::min(order_.size(), kKept);
+  writer.u32(static_cast<std::uint32_t>(count));
+  for (auto data = order_.end() - static_cast<std::ptrdiff_t>(count); data != order_.end(); ++data)
+    writer.u64(data->value());
   return out;
 }
 

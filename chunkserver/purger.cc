@@ -1,6 +1,7 @@
 #include "chunkserver/purger.h"
 
 #include <algorithm>
+#include <map>
 
 #include "store/base/log.h"
 
@@ -9,16 +10,31 @@ namespace {
 
 constexpr std::string_view kKey = "purges";
 constexpr std::uint32_t kIndicesAtOnce = 512;  // a pool thread is not held for longer
-constexpr std::size_t kOrdersAtOnce = 256;     // between two records of the progress
+// Of data ids with more indices (a sparse file has millions, and few chunks) the chunks are looked for among
+// those that the target has.
+constexpr std::uint32_t kIndicesMax = 4096;
+constexpr std::size_t kRecordsAtOnce = 4096;
+constexpr std::size_t kOrdersAtOnce = 256;  // between two records of the progress
 constexpr Duration kPurgeRetry = std::chrono::seconds(1);
+
+bool server_stops(const Result<>& result) {
+  return !result && result.error().code() == Code::kCancelled;
+}
+
+// Whether the task that awaits it is to end.
+rpc::Task<Result<>> go_on(rpc::Runtime& runtime) {
+  auto slept = co_await rpc::sleep_for(runtime, Duration(0));
+  co_return slept;
+}
 
 }  // namespace
 
 Purger::Purger(rpc::Runtime& runtime, std::vector<Target*> targets, PurgedIds& purged,
-               std::function<void()> heartbeat_now)
+               std::function<bool()> joins, std::function<void()> heartbeat_now)
     : runtime_(runtime),
       targets_(std::move(targets)),
       purged_(purged),
+      joins_(std::move(joins)),
       heartbeat_now_(std::move(heartbeat_now)),
       wake_(runtime) {}
 
@@ -69,22 +85,26 @@ rpc::Task<> Purger::run() {
       if (!woken) co_return;
       continue;
     }
+    // While a group is copied to here none may be forgotten: its source may be far behind with them.
+    while (purged_.full() && joins_()) {
+      auto slept = co_await rpc::sleep_for(runtime_, kPurgeRetry);
+      if (!slept) co_return;
+    }
     for (const PurgeOrder& order : batch) purged_.add(order.data);
     for (Target* target : targets_) {
       // Twice: a copy that looked at the purged ids just before may have ended just after the first pass.
-      for (int pass = 0; pass < 2; ++pass) {
-        for (std::size_t i = 0; i < batch.size();) {
-          if (target->failed()) break;
-          auto purged = co_await purge(*target, batch[i]);
-          if (purged) {
-            ++i;
-            continue;
-          }
-          log_warn("purge_waits", "target={} data={} error={}", to_string(target->id()),
-                   to_string(batch[i].data), log_quote(purged.error().to_string()));
-          auto slept = co_await rpc::sleep_for(runtime_, kPurgeRetry);
-          if (!slept) co_return;
+      for (int pass = 0; pass < 2;) {
+        if (target->failed()) break;
+        auto purged = co_await purge(*target, batch);
+        if (purged) {
+          ++pass;
+          continue;
         }
+        if (server_stops(purged)) co_return;
+        log_warn("purge_waits", "target={} orders={} error={}", to_string(target->id()), batch.size(),
+                 log_quote(purged.error().to_string()));
+        auto slept = co_await rpc::sleep_for(runtime_, kPurgeRetry);
+        if (!slept) co_return;
       }
       Target::Work<void> keep = [this, sequence = batch.back().sequence](disk::ChunkEngine& engine) {
         return engine.set_value(kKey, purged_.encode(sequence));
@@ -100,18 +120,57 @@ rpc::Task<> Purger::run() {
   }
 }
 
-rpc::Task<Result<>> Purger::purge(Target& target, PurgeOrder order) {
-  for (std::uint32_t from = 0; from < order.chunks;) {
-    const std::uint32_t to = from + std::min(kIndicesAtOnce, order.chunks - from);
-    Target::Work<void> work = [order, from, to](disk::ChunkEngine& engine) -> Result<> {
-      for (std::uint32_t index = from; index < to; ++index)
-        TRYV(engine.purge(order.pool, ChunkId{order.data, index, 0}));
-      return {};
-    };
-    auto done = co_await target.run<void>(std::move(work));
-    if (!done) co_return done;
-    from = to;
+rpc::Task<Result<>> Purger::purge(Target& target, std::vector<PurgeOrder> orders) {
+  std::map<PoolId, DataIds> large;
+  for (const PurgeOrder& order : orders) {
+    if (order.chunks > kIndicesMax) {
+      large[order.pool].insert(order.data);
+      continue;
+    }
+    for (std::uint32_t from = 0; from < order.chunks; from += kIndicesAtOnce) {
+      auto on = co_await go_on(runtime_);
+      if (!on) co_return on;
+      const std::uint32_t to = std::min(from + kIndicesAtOnce, order.chunks);
+      Target::Work<void> work = [order, from, to](disk::ChunkEngine& engine) -> Result<> {
+        for (std::uint32_t index = from; index < to; ++index)
+          TRYV(engine.purge(order.pool, ChunkId{order.data, index, 0}));
+        return {};
+      };
+      auto done = co_await target.run<void>(std::move(work));
+      if (!done) co_return done;
+    }
   }
+  for (auto& [pool, ids] : large) {
+    auto done = co_await purge_found(target, pool, std::move(ids));
+    if (!done) co_return done;
+  }
+  co_return Result<>();
+}
+
+// Whatever the target has of these data ids.
+rpc::Task<Result<>> Purger::purge_found(Target& target, PoolId pool, DataIds ids) {
+  const auto wanted = std::make_shared<const DataIds>(std::move(ids));
+  using Cursor = std::optional<ChunkId>;
+  Cursor after;
+  do {
+    auto on = co_await go_on(runtime_);
+    if (!on) co_return on;
+    Target::Work<Cursor> work = [wanted, pool, after](disk::ChunkEngine& engine) -> Result<Cursor> {
+      std::vector<ChunkId> found;
+      Cursor last;
+      std::size_t seen = 0;
+      TRYV(engine.for_each(GroupId{pool, 0}, 1, after, [&](const disk::ChunkInfo& info) {
+        last = info.chunk;
+        if (wanted->contains(info.chunk.data)) found.push_back(info.chunk);
+        return ++seen < kRecordsAtOnce;
+      }));
+      for (const ChunkId& chunk : found) TRYV(engine.purge(pool, chunk));
+      return seen < kRecordsAtOnce ? Cursor() : last;
+    };
+    auto next = co_await target.run<Cursor>(std::move(work));
+    if (!next) co_return fail(std::move(next.error()));
+    after = *next;
+  } while (after);
   co_return Result<>();
 }
 

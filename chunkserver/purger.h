@@ -8,7 +8,7 @@
 #include <atomic>
 #include <deque>
 #include <mutex>
-#include <set>
+#include <unordered_set>
 #include <vector>
 
 #include "chunkserver/group_table.h"
@@ -18,7 +18,8 @@ namespace cairn::chunkserver {
 
 class Purger {
  public:
-  Purger(rpc::Runtime& runtime, std::vector<Target*> targets, PurgedIds& purged,
+  // `joins`: whether groups are being copied to here.
+  Purger(rpc::Runtime& runtime, std::vector<Target*> targets, PurgedIds& purged, std::function<bool()> joins,
          std::function<void()> heartbeat_now);
 
   // Once, before start(): what the targets remember. The lowest counts.
@@ -29,11 +30,15 @@ class Purger {
 
  private:
   rpc::Task<> run();
-  rpc::Task<Result<>> purge(Target& target, PurgeOrder order);
+  using DataIds = std::unordered_set<DataId>;
+  // kCancelled: the server stops. After any error: some may be gone, the call may be repeated.
+  rpc::Task<Result<>> purge(Target& target, std::vector<PurgeOrder> orders);
+  rpc::Task<Result<>> purge_found(Target& target, PoolId pool, DataIds ids);
 
   rpc::Runtime& runtime_;
   const std::vector<Target*> targets_;
   PurgedIds& purged_;
+  const std::function<bool()> joins_;
   const std::function<void()> heartbeat_now_;
   rpc::Event wake_;
   std::atomic<std::uint64_t> done_{0};

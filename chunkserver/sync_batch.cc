@@ -46,10 +46,11 @@ rpc::Task<std::vector<SyncResult>> SyncBatch::run(std::shared_ptr<SyncBatch> sel
     rest->items.push_back(i);
   }
   for (auto& [target, leg] : here)
-    if (!self->env_.tasks.spawn(self->env_.runtime.executor(), sync_here(self, target, leg))) leg->done.set();
+    if (!self->env_.tasks.spawn(self->env_.runtime.executor(), sync_here(self, target, leg)))
+      self->not_run(*leg, &Item::code);
   for (auto& [server, leg] : behind)
     if (!self->env_.tasks.spawn(self->env_.runtime.executor(), ask_successor(self, server, leg)))
-      leg->done.set();
+      self->not_run(*leg, &Item::rest);
   std::vector<SyncResult> results(self->items_.size());
   bool in_time = true;
   for (auto& [target, leg] : here) {
@@ -71,6 +72,12 @@ rpc::Task<std::vector<SyncResult>> SyncBatch::run(std::shared_ptr<SyncBatch> sel
     results[i] = {item.code != Code::kOk ? item.code : rest, item.epoch};
   }
   co_return results;
+}
+
+// The server stops.
+void SyncBatch::not_run(Leg& leg, Code Item::*outcome) {
+  for (std::size_t i : leg.items) items_[i].*outcome = Code::kUnavailable;
+  leg.done.set();
 }
 
 rpc::Task<> SyncBatch::sync_here(std::shared_ptr<SyncBatch> self, Target* target, std::shared_ptr<Leg> leg) {

@@ -44,6 +44,7 @@ class SyncBatch : public std::enable_shared_from_this<SyncBatch> {
     std::vector<std::size_t> items;
     rpc::Event done;
   };
+  void not_run(Leg& leg, Code Item::*outcome);
   static rpc::Task<> sync_here(std::shared_ptr<SyncBatch> self, Target* target, std::shared_ptr<Leg> leg);
   static rpc::Task<> ask_successor(std::shared_ptr<SyncBatch> self, ServerId server,
                                    std::shared_ptr<Leg> leg);

@@ -72,6 +72,10 @@ Result<WriteSpec> write_spec_of(schema::WriteRequest::Reader from, std::size_t p
   if (!carries_bytes(spec.kind)) {
     if (payload_bytes > 0 || !spec.checksums.empty())
       return fail(Code::kInvalidArgument, "write: this kind takes no payload");
+    const std::uint64_t end = std::uint64_t{spec.offset} + spec.length;
+    if (end > rpc::kPayloadMax)
+      return fail(Code::kInvalidArgument,
+                  fmt::format("write: bytes {} to {} are past the largest chunk", spec.offset, end));
     return spec;
   }
   if (payload_bytes == 0 && spec.kind == WriteKind::kWrite)

@@ -25,7 +25,8 @@ void set_position(schema::JournalPosition::Builder to, const JournalPosition& po
 
 std::vector<BlockChecksum> checksums_of(capnp::List<std::uint64_t>::Reader from);
 
-// kInvalidArgument: an unknown kind, checksums that do not fit the payload, a payload where none belongs.
+// kInvalidArgument: an unknown kind, a range past the largest chunk, checksums that do not fit the payload, a
+// payload where none belongs. What passes here every engine can do.
 Result<WriteSpec> write_spec_of(schema::WriteRequest::Reader from, std::size_t payload_bytes);
 rpc::OutMessage forward_message(const WriteSpec& spec, Epoch epoch, TargetId target,
                                 const rpc::Buffer& payload);
