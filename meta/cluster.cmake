@@ -13,6 +13,7 @@ set(cluster_sources
   cluster_state.cc
   cluster_status.cc
   heartbeat_links.cc
+  journal_guard.cc
   placement.cc
   repair_planner.cc
   routing_table.cc)

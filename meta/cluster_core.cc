@@ -36,6 +36,7 @@ rpc::Task<Result<>> ClusterCore::start() {
     TRY(state_, ClusterState::load(txn, parts_.clock.now()));
     TRYV(fences_.load(txn));
     TRYV(purges_.load(txn));
+    TRYV(guard_.load(txn, parts_.began, state_.servers));
     if (!state_.pools.empty()) return true;
     PoolRecord pool;
     pool.id = kDefaultPool;
@@ -211,6 +212,7 @@ void ClusterCore::server_gone(ServerId id) {
 rpc::Task<Result<ClusterCore::Joined>> ClusterCore::join(JoinInput input) {
   std::function<Result<Joined>(Txn&)> operation = [this,
                                                    input = std::move(input)](Txn& txn) -> Result<Joined> {
+    if (went_back_) return fail(*went_back_);
     auto connected = [this](ServerId id) { return links_->connected(id); };
     TRY(const ServerId server, join_server(state_, txn, input, purges_.last(), connected));
     return Joined{server, txn.era()};
@@ -227,13 +229,23 @@ rpc::Task<Result<ClusterCore::Registered>> ClusterCore::register_process(Registe
     Era era;
     std::shared_ptr<rpc::Event> step;
   };
-  std::function<Result<Accepted>(Txn&)> operation = [this, input = std::move(input), peer,
-                                                     arrived](Txn& txn) -> Result<Accepted> {
-    TRYV(register_server(state_, txn, input, parts_.executor.synced_position(), arrived));
+  auto found = std::make_shared<std::optional<Error>>();
+  std::function<Result<Accepted>(Txn&)> operation = [this, input = std::move(input), peer, arrived,
+                                                     found](Txn& txn) -> Result<Accepted> {
+    if (went_back_) return fail(*went_back_);
+    // First of all: metadata that went back in time may not know the server yet, and "forgotten" is final
+    // for it.
+    if (auto safe = guard_.check(input.server, input.journal, parts_.executor.synced_position()); !safe) {
+      went_back_ = *found = safe.error();
+      return fail(safe.error());
+    }
+    TRYV(register_server(state_, txn, input, arrived));
+    guard_.registered(txn, input.server);
     links_->bind(input.server, peer, input.address);
     return Accepted{txn.era(), after_step(true)};
   };
   auto accepted = co_await parts_.executor.run<Accepted>(std::move(operation), Durability::kSynced);
+  if (*found) co_await stop_for_good(**found);
   if (!accepted) co_return fail(accepted.error());
   // When it hears that it is registered, no group counts on what its earlier process held.
   auto settled = co_await accepted->step->wait(deadline);
@@ -250,6 +262,7 @@ rpc::Task<Result<ClusterCore::Beat>> ClusterCore::heartbeat(HeartbeatInput input
   };
   std::function<Result<Accepted>(Txn&)> operation = [this, input = std::move(input), peer,
                                                      arrived](Txn& txn) -> Result<Accepted> {
+    if (went_back_) return fail(*went_back_);
     TRY(const HeartbeatEffect effect, apply_heartbeat(state_, input, purges_.visible(), arrived));
     const ClusterServer& server = state_.servers.at(input.server);
     links_->bind(input.server, peer, server.record.address);
@@ -282,6 +295,18 @@ rpc::Task<Result<ClusterCore::Beat>> ClusterCore::heartbeat(HeartbeatInput input
   }
   accepted->beat.journal = parts_.executor.synced_position();
   co_return std::move(accepted->beat);
+}
+
+rpc::Task<> ClusterCore::stop_for_good(Error found) {
+  log_error("metadata_went_back", "note={}", log_quote(found.message()));
+  std::function<Result<bool>(Txn&)> operation = [text = found.message()](Txn& txn) -> Result<bool> {
+    txn.put(went_back_key(), text);
+    return true;
+  };
+  auto stored = co_await parts_.executor.run<bool>(std::move(operation), Durability::kSynced);
+  if (!stored)  // the bounds are stored: the next start finds out again
+    log_error("metadata_went_back_not_stored", "error={}", log_quote(stored.error().to_string()));
+  if (parts_.fatal) parts_.fatal(found);
 }
 
 // --- operators

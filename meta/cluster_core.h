@@ -28,6 +28,7 @@
 #include "meta/cluster_state.h"
 #include "meta/cluster_status.h"
 #include "meta/heartbeat_links.h"
+#include "meta/journal_guard.h"
 
 namespace cairn::meta {
 
@@ -95,6 +96,7 @@ class ClusterCore {
   };
 
   rpc::Task<> run_steps();
+  rpc::Task<> stop_for_good(Error found);
   rpc::Task<Result<>> step();
   Result<StepResult> run_step(Txn& txn);       // executor
   Result<> trim_purges(Txn& txn);              // executor
@@ -123,6 +125,8 @@ class ClusterCore {
   std::uint64_t completed_ = 0;                // published up to here
   std::vector<Waiter> waiters_;
   CopyRate rate_;
+  JournalGuard guard_;
+  std::optional<Error> went_back_;  // what the guard found: nothing is served any more
 
   mutable std::mutex mutex_;
   std::shared_ptr<const RoutingTable> table_;  // guarded by mutex_; published

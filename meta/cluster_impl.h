@@ -1,7 +1,8 @@
 // The cluster side of the metadata server in one object: what server.cc builds, and all that it must know of
 // it.
 //
-//   ClusterParts parts{runtime, transport, executor, clock, rng, config.cluster, cluster_id, counts};
+//   ClusterParts parts{runtime, transport, executor, clock, rng, config.cluster, cluster_id, counts,
+//                      began, fatal};
 //   std::unique_ptr<ClusterSide> cluster = make_cluster(std::move(parts));
 //   CO_TRYV(co_await cluster->start());          // before the first request is served
 //   ... Service::connected(peer): cluster->connected(peer) for every connection;
@@ -47,6 +48,11 @@ struct ClusterParts {
   ClusterConfig config;
   ClusterId cluster;
   std::function<NamespaceCounts()> counts;
+  // The journal's position when the store was opened, before anything was written in this run.
+  JournalPosition began;
+  // Called on a thread of the runtime when the metadata is found to have gone back in time, after that was
+  // stored: nothing more may be served.
+  std::function<void(const Error&)> fatal;
 };
 std::unique_ptr<ClusterSide> make_cluster(ClusterParts parts);
 

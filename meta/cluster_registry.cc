@@ -15,16 +15,40 @@ constexpr std::size_t kTargetsMax = 256;  // of one server
 constexpr std::size_t kTextMax = 512;
 constexpr std::size_t kLabelsMax = 32;
 
+// It is shown to operators: in JSON, on terminals.
+bool printable(const std::string& text) {
+  for (std::size_t at = 0; at < text.size();) {
+    const auto first = static_cast<unsigned char>(text[at]);
+    if (first < 0x20 || first == 0x7f) return false;
+    const std::size_t length = first < 0x80                    ? 1
+                               : first >= 0xc2 && first < 0xe0 ? 2
+                               : first >= 0xe0 && first < 0xf0 ? 3
+                               : first >= 0xf0 && first < 0xf5 ? 4
+                                                               : 0;
+    if (length == 0 || at + length > text.size()) return false;
+    for (std::size_t i = 1; i < length; ++i)
+      if ((static_cast<unsigned char>(text[at + i]) & 0xc0) != 0x80) return false;
+    at += length;
+  }
+  return true;
+}
+
 Result<> check_identity(const std::string& address, const std::vector<std::string>& labels) {
   if (address.empty() || address.size() > kTextMax)
     return fail(Code::kInvalidArgument, "a chunkserver must give the address at which others reach it");
+  if (!printable(address))
+    return fail(Code::kInvalidArgument,
+                "a chunkserver's address must be text (UTF-8, no control characters)");
   if (labels.size() > kLabelsMax)
     return fail(Code::kInvalidArgument,
                 fmt::format("{} labels: at most {} are allowed", labels.size(), kLabelsMax));
-  for (const std::string& label : labels)
+  for (const std::string& label : labels) {
+    if (!printable(label))
+      return fail(Code::kInvalidArgument, "a label must be text (UTF-8, no control characters)");
     if (label.size() > kTextMax || label.find('=') == std::string::npos)
       return fail(Code::kInvalidArgument,
                   fmt::format("label '{}': write it as name=value", label.substr(0, 80)));
+  }
   return {};
 }
 
@@ -78,20 +102,9 @@ Result<ServerId> join_server(ClusterState& state, Txn& txn, const JoinInput& inp
   return id;
 }
 
-Result<> register_server(ClusterState& state, Txn& txn, const RegisterInput& input, JournalPosition synced,
-                         TimePoint arrived) {
+Result<> register_server(ClusterState& state, Txn& txn, const RegisterInput& input, TimePoint arrived) {
   TRYV(check_identity(input.address, input.labels));
   if (input.boot == 0) return fail(Code::kInvalidArgument, "register: boot must not be 0");
-  // First of all: metadata that went back in time may not know the server yet, and "forgotten" is final for
-  // it.
-  if (input.journal > synced)
-    return fail(
-        Code::kNeedsOperator,
-        fmt::format(
-            "this metadata server is at journal position {}, but server {} remembers {}: the metadata went "
-            "back in time (restored, or a disk lost writes). Serving would lose data. Start the right "
-            "metadata server, or run 'cairn admin restore --accept-rollback'",
-            to_string(synced), to_string(input.server), to_string(input.journal)));
   TRY(ClusterServer * server, find_server(state, input.server));
   if (input.targets.size() > kTargetsMax)
     return fail(Code::kInvalidArgument,

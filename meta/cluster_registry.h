@@ -65,10 +65,9 @@ struct HeartbeatInput {
 Result<ServerId> join_server(ClusterState& state, Txn& txn, const JoinInput& input, std::uint64_t purges_last,
                              const std::function<bool(ServerId)>& connected);
 
-// kNotFound: not a server of this cluster (forgotten, or another cluster's disks). kNeedsOperator: our
-// metadata is behind `journal`, or a disk belongs to another server.
-Result<> register_server(ClusterState& state, Txn& txn, const RegisterInput& input, JournalPosition synced,
-                         TimePoint arrived);
+// kNotFound: not a server of this cluster (forgotten, or another cluster's disks). kNeedsOperator: a disk
+// belongs to another server. `input.journal` was checked before (meta/journal_guard.h).
+Result<> register_server(ClusterState& state, Txn& txn, const RegisterInput& input, TimePoint arrived);
 
 struct HeartbeatEffect {
   bool reconfigure = false;        // something that groups depend on changed

@@ -9,6 +9,8 @@
 #include <thread>
 
 #include "meta/cluster_impl.h"
+#include "meta/cluster_status.h"
+#include "meta/journal_guard.h"
 #include "meta/single_writer.h"
 #include "store/base/log.h"
 #include "store/rpc/connection.h"
@@ -38,10 +40,14 @@ class Meta final : public rpc::Service {
   Meta(rpc::Runtime& runtime, rpc::Transport& transport, AtomicClock& clock,
        const MapKvStore::Content& content, const ClusterConfig& config, Era era)
       : kv_(content) {
+    const JournalPosition began = last_applied(kv_)->position;
     journal_ = open_local_journal(kv_, era).value();
     writer_ = SingleWriter::start(kv_, *journal_, clock, era, [](const Error&) {}).value();
-    ClusterParts parts{runtime, transport, *writer_, clock,
-                       rng_,    config,    kCluster, [] { return NamespaceCounts{7, 3, 1}; }};
+    ClusterParts parts{runtime,  transport,
+                       *writer_, clock,
+                       rng_,     config,
+                       kCluster, [] { return NamespaceCounts{7, 3, 1}; },
+                       began,    [this](const Error& error) { fatal = error; }};
     cluster = make_cluster(std::move(parts));
     identity_.role = rpc::Role::kMeta;
     identity_.cluster = [] { return kCluster; };
@@ -66,6 +72,7 @@ class Meta final : public rpc::Service {
   SingleWriter& executor() { return *writer_; }
   MapKvStore& kv() { return kv_; }
   std::unique_ptr<ClusterSide> cluster;
+  std::optional<Error> fatal;  // set before the request that found it is answered
 
  private:
   MapKvStore kv_;
@@ -276,10 +283,21 @@ class ClusterServiceTest : public ::testing::Test {
     beat_all();
     ASSERT_EQ(servers[0]->groups.size(), 8u);
   }
-  void restart_meta() {
-    const auto content = meta->kv().after_kill();
+  void restart_meta() { restart_meta(meta->kv().after_kill()); }
+  void restart_meta(const MapKvStore::Content& content, Era era = Era(1)) {
     meta.reset();
-    meta = std::make_unique<Meta>(runtime, transport, clock, content, config, Era(1));
+    meta = std::make_unique<Meta>(runtime, transport, clock, content, config, era);
+  }
+  // So many synced entries of the journal.
+  void write_entries(int count) {
+    for (int n = 0; n < count; ++n) {
+      std::function<Result<bool>(Txn&)> write = [](Txn& txn) -> Result<bool> {
+        txn.put("entry", "");
+        return true;
+      };
+      auto run = meta->executor().run<bool>(std::move(write), Durability::kSynced);
+      ASSERT_TRUE(rpc::block_on(runtime, std::move(run)).has_value());
+    }
   }
   void beat_all() {
     for (auto& server : servers)
@@ -553,23 +571,98 @@ TEST_F(ClusterServiceTest, MetaRestartKeepsGroupsAndWaitsForServers) {
   EXPECT_TRUE(wait_for([&] { return state_of(2) == "dead"; }, 11s));
 }
 
-TEST_F(ClusterServiceTest, MetadataBehindItsServersIsRefused) {
+TEST_F(ClusterServiceTest, MetadataThatWentBackIsRefusedHoweverMuchIsWrittenSince) {
   start_all();
-  FakeServer& again = start(1, 2);
-  JournalPosition later = meta->executor().synced_position();
-  later.index += 1000;
-  auto refused = again.register_process(later);
+  const auto old_copy = meta->kv().after_kill();
+  write_entries(20);
+  beat_all();
+  const JournalPosition told = servers[0]->journal;
+  ASSERT_EQ(told, meta->executor().synced_position());
+  // As it should be: the server's process starts again, then the metadata server.
+  ASSERT_TRUE(start(0, 2).register_process(told).has_value());
+  restart_meta();
+  ASSERT_TRUE(start(0, 3).register_process(told).has_value());
+  EXPECT_FALSE(meta->fatal.has_value());
+
+  // With the old copy the others, who remember little, register; new entries pass what was lost; it is
+  // started once more, and in a new era (an unclean start of the machine).
+  restart_meta(old_copy);
+  ASSERT_TRUE(start(1, 2).register_process().has_value());
+  write_entries(100);
+  restart_meta(meta->kv().after_kill(), Era(2));
+  ASSERT_TRUE(start(1, 3).register_process().has_value());
+  ASSERT_TRUE(told < meta->executor().synced_position());
+  auto refused = start(0, 4).register_process(told);
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code(), Code::kNeedsOperator);
-  later = {Era(2), 0, 0};
-  EXPECT_EQ(again.register_process(later).error().code(), Code::kNeedsOperator);
+  ASSERT_TRUE(meta->fatal.has_value());
+  EXPECT_EQ(meta->fatal->code(), Code::kNeedsOperator);
+  // From here on it serves nobody, and is not started again.
+  EXPECT_EQ(servers[1]->heartbeat().error().code(), Code::kNeedsOperator);
+  EXPECT_EQ(start(2, 2).register_process().error().code(), Code::kNeedsOperator);
+  EXPECT_TRUE(meta->kv().get(went_back_key()).value().has_value());
+}
+
+TEST_F(ClusterServiceTest, MetadataBehindAServerItDoesNotKnowIsRefused) {
+  start_all();
+  JournalPosition later = meta->executor().synced_position();
+  later.index += 1000;
   // One that joined after the point to which the metadata went back is not told that it was forgotten: it
   // would give up for good.
   FakeServer joined_later(runtime, transport, clock, "later", 12345, 1, 9);
   EXPECT_EQ(joined_later.register_process(later).error().code(), Code::kNeedsOperator);
-  servers[0]->heartbeat().value();
-  EXPECT_TRUE(servers[0]->journal <= meta->executor().synced_position());
-  EXPECT_TRUE(again.register_process(servers[0]->journal).has_value());
+  EXPECT_TRUE(meta->fatal.has_value());
+}
+
+TEST_F(ClusterServiceTest, AServerForgottenInThisRunProvesNothing) {
+  start_all();
+  write_entries(20);
+  beat_all();
+  silence(1);
+  servers[1]->kill();
+  ASSERT_TRUE(wait_for([&] { return state_of(1) == "dead"; }, 2s));
+  ASSERT_TRUE(repair(5s));
+  ASSERT_TRUE(admin(schema::AdminRequest::Command::FORGET, servers[1]->id));
+  const JournalPosition told = servers[1]->journal;
+  EXPECT_EQ(start(1, 2).register_process(told).error().code(), Code::kNotFound);
+  EXPECT_FALSE(meta->fatal.has_value());
+}
+
+TEST_F(ClusterServiceTest, NoEstimateWhenNothingMoves) {
+  CopyRate rate;
+  EXPECT_EQ(rate.bytes_per_second(clock.now()), 0u);
+  rate.add(100'000'000, clock.now());
+  EXPECT_GT(rate.bytes_per_second(clock.now()), 0u);
+  clock.advance(3s);
+  rate.add(0, clock.now());  // a heartbeat without progress
+  EXPECT_GT(rate.bytes_per_second(clock.now()), 0u);
+  clock.advance(3s);
+  EXPECT_EQ(rate.bytes_per_second(clock.now()), 0u);
+}
+
+TEST_F(ClusterServiceTest, JoinTakesTextOnly) {
+  for (const char* address : {"cs\xff", "cs\n1", "cs\x7f", "\xc0\xaf", "cs\xe2\x82"}) {
+    FakeServer server(runtime, transport, clock, "door", 0, 1, 9);
+    server.address = address;
+    auto joined = server.join();
+    ASSERT_FALSE(joined.has_value()) << address;
+    EXPECT_EQ(joined.error().code(), Code::kInvalidArgument);
+  }
+  FakeServer server(runtime, transport, clock, "door", 0, 1, 9);
+  server.address = "cs-\xc3\xa4-\xe2\x82\xac";
+  EXPECT_TRUE(server.join().has_value());
+}
+
+TEST_F(ClusterServiceTest, HealthIsNotOkWhileADrainingServerHoldsGroups) {
+  start_all();
+  ASSERT_EQ(status()["health"], "ok");
+  ASSERT_TRUE(admin(schema::AdminRequest::Command::DRAIN, servers[1]->id));
+  EXPECT_EQ(status()["health"], "draining");
+  EXPECT_TRUE(repair(10s));
+  ASSERT_TRUE(wait_for([&] { return status()["health"] != "draining"; }, 10s));
+  EXPECT_EQ(status()["health"], "ok");
+  for (const auto& [slot, group] : routing().groups)
+    for (const auto& [target, in_sync] : group.members) EXPECT_NE(target, 101u);
 }
 
 TEST_F(ClusterServiceTest, ForeignServersAreRefused) {

@@ -211,7 +211,7 @@ class Simulation {
     input.address = state_.servers.at(server.id).record.address;
     input.boot = server.boot;
     input.targets = report(server);
-    auto done = register_server(state_, txn_, input, {}, now_);
+    auto done = register_server(state_, txn_, input, now_);
     ASSERT_TRUE(done.has_value()) << done.error().to_string();
     step();
   }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "meta/cluster_reconfigure.h"
@@ -15,6 +16,11 @@ namespace {
 using nlohmann::json;
 
 constexpr double kWindowNs = 5e9;
+
+// Addresses and labels of servers that joined long ago may be any bytes.
+std::string text_of(const json& page) {
+  return page.dump(-1, ' ', false, json::error_handler_t::replace);
+}
 
 std::string_view name_of(GroupHealth health) {
   switch (health) {
@@ -81,6 +87,21 @@ Totals count_groups(const ClusterState& state) {
   return totals;
 }
 
+// Groups that still have a member on a server that is being drained, by server.
+std::map<ServerId, std::size_t> draining_groups(const ClusterState& state) {
+  std::map<ServerId, std::size_t> groups_on;
+  for (const auto& [id, group] : state.groups)
+    for (const GroupMember& member : group.record.members) {
+      const auto target = state.targets.find(member.target);
+      if (target == state.targets.end()) continue;
+      const auto server = state.servers.find(target->second.record.server);
+      if (server != state.servers.end() && server->second.record.draining &&
+          server->second.liveness != Liveness::kDead)
+        ++groups_on[server->first];
+    }
+  return groups_on;
+}
+
 std::string_view server_state(const ClusterServer& server) {
   if (server.liveness != Liveness::kDead && server.record.draining) return "draining";
   return name_of(server.liveness);
@@ -112,6 +133,10 @@ std::vector<std::string> notes_of(const StatusInput& input, const Totals& totals
         "{} group(s) have no good copy left: bring their disks back, or accept the loss with 'cairn "
         "admin forget SERVER --accept-loss'",
         totals.lost));
+  for (const auto& [id, groups] : draining_groups(state))
+    notes.push_back(
+        fmt::format("server {} is draining: {} group(s) still have a copy on it; do not stop it yet",
+                    to_string(id), groups));
   for (const auto& [id, target] : state.targets) {
     if (target.record.lost)
       notes.push_back(
@@ -202,9 +227,12 @@ void CopyRate::decay(TimePoint now) {
 }
 void CopyRate::add(std::uint64_t bytes, TimePoint now) {
   decay(now);
+  if (bytes > 0) moved_ = now;
   bytes_ += static_cast<double>(bytes);
 }
 std::uint64_t CopyRate::bytes_per_second(TimePoint now) const {
+  // What decays never reaches zero, and an estimate from it grows to days.
+  if (static_cast<double>((now - moved_).count()) > kWindowNs) return 0;
   CopyRate copy = *this;
   copy.decay(now);
   return static_cast<std::uint64_t>(copy.bytes_ / (kWindowNs / 1e9));
@@ -225,6 +253,7 @@ std::string status_json(const StatusInput& input) {
     unknown += server.unknown_chunks;
   }
   std::string_view health = "ok";
+  if (!draining_groups(state).empty()) health = "draining";
   if (totals.degraded > 0) health = "degraded";
   if (totals.at_risk > 0) health = "at_risk";
   if (totals.lost > 0) health = "data_lost";
@@ -267,7 +296,7 @@ std::string status_json(const StatusInput& input) {
               {"servers_with_purges_to_do", input.purges_behind},
               {"routing_version", hex64(input.routing_version)},
               {"notes", notes_of(input, totals)}};
-  return out.dump();
+  return text_of(out);
 }
 
 std::string servers_json(const StatusInput& input) {
@@ -313,7 +342,7 @@ std::string servers_json(const StatusInput& input) {
     entry["targets"] = std::move(targets);
     servers.push_back(std::move(entry));
   }
-  return json{{"servers", std::move(servers)}}.dump();
+  return text_of(json{{"servers", std::move(servers)}});
 }
 
 std::string groups_json(const StatusInput& input) {
@@ -349,7 +378,7 @@ std::string groups_json(const StatusInput& input) {
     if (record.loss_accepted.valid()) entry["loss_accepted"] = to_string(record.loss_accepted);
     groups.push_back(std::move(entry));
   }
-  return json{{"groups", std::move(groups)}}.dump();
+  return text_of(json{{"groups", std::move(groups)}});
 }
 
 SpaceInfo space_of(const ClusterState& state, std::uint32_t near_full_percent) {

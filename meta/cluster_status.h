@@ -3,10 +3,11 @@
 //
 // status: {cluster_id, health, groups {total, whole, degraded, at_risk, lost}, servers [...], repair {...},
 // files, objects, sessions, pools, corrupt {found, repaired}, unknown_chunks, waiting_servers, notes [text]}.
-// health: ok; degraded (fewer copies than asked, at or above the minimum); at_risk (a group below its
-// minimum, reconciling, or without a server that could take its writes); data_lost (every in-sync member of a
-// group is gone for good). servers: {servers: [status's entry + labels, targets [...], counters]}. groups:
-// {groups: [{id, epoch, state, members, ...}]}.
+// health: ok; draining (all copies are there, but some on a server that is to be taken away); degraded (fewer
+// copies than asked, at or above the minimum); at_risk (a group below its minimum, reconciling, or without a
+// server that could take its writes); data_lost (every in-sync member of a group is gone for good). servers:
+// {servers: [status's entry + labels, targets [...], counters]}. groups: {groups: [{id, epoch, state,
+// members, ...}]}.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +30,8 @@ struct RepairWork {
 };
 RepairWork repair_work(const ClusterState& state);
 
-// Mean of the copy rate over the last seconds. One instance, used by one thread at a time.
+// Mean of the copy rate over the last seconds; 0 when nothing was copied in them. One instance, used by one
+// thread at a time.
 class CopyRate {
  public:
   void add(std::uint64_t bytes, TimePoint now);
@@ -39,6 +41,7 @@ class CopyRate {
   void decay(TimePoint now);
   double bytes_ = 0;  // decays with time constant kWindow
   TimePoint at_{};
+  TimePoint moved_{};  // when bytes were last copied
 };
 
 struct StatusInput {

@@ -27,6 +27,12 @@ std::string AppliedRecord::encode() const {
   return out;
 }
 
+Result<AppliedRecord> last_applied(const KvStore& kv) {
+  TRY(auto stored, kv.get(applied_key()));
+  if (!stored) return AppliedRecord{};
+  return AppliedRecord::decode(*stored);
+}
+
 Result<AppliedRecord> AppliedRecord::decode(std::string_view bytes) {
   ByteReader r(bytes);
   const auto version = r.u8();
@@ -89,11 +95,7 @@ class LocalJournal final : public Journal {
 }  // namespace
 
 Result<std::unique_ptr<Journal>> open_local_journal(KvStore& kv, Era era) {
-  AppliedRecord last;
-  TRY(auto stored, kv.get(applied_key()));
-  if (stored) {
-    TRY(last, AppliedRecord::decode(*stored));
-  }
+  TRY(AppliedRecord last, last_applied(kv));
   if (era < last.position.era) return fail(Code::kCorrupt, "era is below that of the last journal entry");
   last.position.era = era;
   return std::make_unique<LocalJournal>(kv, last);

@@ -36,6 +36,8 @@ struct AppliedRecord {
   static Result<AppliedRecord> decode(std::string_view bytes);
 };
 std::string applied_key();
+// That of the last entry in `kv`; none: the first one.
+Result<AppliedRecord> last_applied(const KvStore& kv);
 
 // Goes on after the position that `kv` holds. `era` is not below that of the last entry.
 Result<std::unique_ptr<Journal>> open_local_journal(KvStore& kv, Era era);

@@ -37,6 +37,7 @@ enum class KeyPrefix : unsigned char {
   kTarget = 0x41,  // target BE64 -> TargetRecord
   kPool = 0x42,    // pool BE16 -> PoolRecord
   kGroup = 0x43,   // pool BE16, slot BE32 -> GroupRecord
+  kJournalBound = 0x44,  // server BE64 -> (era, term, index): see meta/journal_guard.h
   kPurge = 0x50,   // sequence BE64 -> PurgeRecord
   kFence = 0x51,   // sequence BE64 -> session
 };

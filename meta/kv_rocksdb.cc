@@ -115,6 +115,26 @@ class RocksKvStore final : public KvStore {
   mutable RowCache rows_;  // used by one thread at a time, as get and write are
 };
 
+// A power cut may leave the last entry incomplete. Damage before the end is an error: it may be in entries
+// that were synced, and stopping there without a word would take them back. Only reads.
+Result<> check_log(rocksdb::Options options, const std::string& directory) {
+  if (!options.env->FileExists(directory + "/CURRENT").ok()) return {};
+  options.create_if_missing = false;
+  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+  rocksdb::DB* raw = nullptr;
+  auto opened =
+      checked(rocksdb::DB::OpenForReadOnly(options, directory, &raw), "metadata store " + directory);
+  const std::unique_ptr<rocksdb::DB> db(raw);
+  if (!opened && opened.error().code() == Code::kCorrupt)
+    return fail(
+        opened.error().with("the metadata is damaged. Put a good copy of data_dir in its place; or, if the "
+                            "machine lost power and "
+                            "the damage is in what was not synced yet, run 'cairn-meta --salvage' once to go "
+                            "on with what is left "
+                            "(the chunkservers tell if anything that was synced is missing)"));
+  return opened;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<KvStore>> open_rocks_kv(const std::string& directory, const RocksKvConfig& config) {
@@ -140,8 +160,6 @@ Result<std::unique_ptr<KvStore>> open_rocks_kv(const std::string& directory, con
   options.compression = rocksdb::kLZ4Compression;
   options.stats_dump_period_sec = 0;
   options.paranoid_checks = true;
-  // A power cut may leave unsynced entries damaged or missing at the end: replay up to the first gap.
-  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = rocksdb::NewLRUCache(config.block_cache_bytes);
   table.cache_index_and_filter_blocks = true;
@@ -150,6 +168,9 @@ Result<std::unique_ptr<KvStore>> open_rocks_kv(const std::string& directory, con
   table.format_version = 5;
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
 
+  if (!config.salvage) TRYV(check_log(options, directory));
+  // Behind the check. Replays up to the first gap, which a power cut may leave between two log files.
+  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
   rocksdb::DB* raw = nullptr;
   TRYV(checked(rocksdb::DB::Open(options, directory, &raw), "metadata store " + directory));
   std::unique_ptr<rocksdb::DB> db(raw);

@@ -51,6 +51,9 @@ struct RocksKvConfig {
   std::uint64_t write_buffer_bytes = 16 << 20;  // two of them
   std::uint64_t row_cache_bytes = 16 << 20;     // rows read or written lately
   std::uint64_t ballast_bytes = 64 << 20;       // set aside for a full file system
+  // A journal damaged before its end is read up to the damage. Otherwise refused: what is damaged, and all
+  // behind it, may have been synced.
+  bool salvage = false;
 };
 
 // Opens `directory` (made if missing). kLocked names the process that has it open; kIo, kCorrupt: RocksDB's

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <map>
 
 #include "meta/temp_dir.h"
@@ -148,6 +150,40 @@ TEST(RocksKvStoreTest, KeepsWhatWasWrittenAndRefusesASecondUser) {
   kv.reset();
   kv = open_rocks_kv(dir.path()).value();
   EXPECT_EQ(kv->get("k").value(), "v");
+}
+
+// Damage in entries that were synced is told; only an entry that a power cut left incomplete is dropped.
+TEST(RocksKvStoreTest, DamagedJournalIsRefusedAnIncompleteLastEntryIsNot) {
+  namespace fs = std::filesystem;
+  TempDir dir("kv");
+  auto kv = open_rocks_kv(dir.path()).value();
+  for (int n = 0; n < 100; ++n) ASSERT_TRUE(kv->write({{"k" + std::to_string(n), std::string(1000, 'v')}}));
+  ASSERT_TRUE(kv->sync());
+  kv.reset();
+  fs::path log;
+  for (const auto& entry : fs::directory_iterator(dir.path()))
+    if (entry.path().extension() == ".log") log = entry.path();
+  ASSERT_GT(fs::file_size(log), 100'000u);
+  fs::resize_file(log, fs::file_size(log) - 100);
+  TempDir torn("kv-torn");
+  fs::copy(dir.path(), torn.path(), fs::copy_options::recursive);
+  {
+    auto opened = open_rocks_kv(torn.path());
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    EXPECT_TRUE((*opened)->get("k98").value());
+    EXPECT_FALSE((*opened)->get("k99").value());
+  }
+  std::fstream(log, std::ios::in | std::ios::out | std::ios::binary).seekp(50'000) << "damage";
+  auto refused = open_rocks_kv(dir.path());
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::kCorrupt);
+  EXPECT_NE(refused.error().message().find("--salvage"), std::string::npos);
+  EXPECT_EQ(open_rocks_kv(dir.path()).error().code(), Code::kCorrupt);  // trying changed nothing
+  RocksKvConfig salvage;
+  salvage.salvage = true;
+  kv = open_rocks_kv(dir.path(), salvage).value();
+  EXPECT_TRUE(kv->get("k10").value());
+  EXPECT_FALSE(kv->get("k90").value());
 }
 
 TEST(MapKvStoreTest, PowerCutLosesWhatWasNotSynced) {

@@ -18,8 +18,13 @@ int refuse(const Error& error) {
 }
 
 // The journal failed: what was accepted can't be told from what was not. Ends at once; a restart sorts it
-// out.
+// out. Or the metadata went back in time: then nothing more may be served from it.
 void die(const Error& error) {
+  if (error.code() == Code::kNeedsOperator) {
+    log_error("meta_stopped_for_good", "error={}", log_quote(error.to_string()));
+    std::fprintf(stderr, "cairn-meta: stopping at once: %s\n", error.to_string().c_str());
+    std::_Exit(3);
+  }
   log_error("journal_failed", "error={}", log_quote(error.to_string()));
   std::fprintf(stderr, "cairn-meta: the journal failed, stopping at once: %s\n", error.to_string().c_str());
   std::_Exit(3);
@@ -64,13 +69,19 @@ int main(int argc, char** argv) {
   CLI::App app("The metadata server of Cairn.", "cairn-meta");
   app.footer(
       "Signals: SIGTERM, SIGINT stop in good order; SIGHUP reopens the log file.\nExit codes: 0 done, 1 "
-      "failed, 2 usage, 3 the journal failed.");
+      "failed, 2 usage, 3 the journal failed, or the metadata "
+      "went back in time.");
   std::string path;
   bool print = false;
   bool init = false;
   app.add_option("--config", path, "configuration file (TOML)")->required()->type_name("FILE");
   app.add_flag("--print-config", print, "show the effective configuration and exit");
   app.add_flag("--init", init, "format data_dir if it is empty (as init = true)");
+  bool salvage = false;
+  app.add_flag(
+      "--salvage", salvage,
+      "start although the metadata was refused as damaged or gone back in time, with what is left of "
+      "it; refused again when a chunkserver remembers more");
   app.set_version_flag("--version", "cairn-meta 0.1.0");
   try {
     app.parse(argc, argv);
@@ -83,6 +94,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   config->init = config->init || init;
+  config->salvage = salvage;
   if (print) {
     std::fputs(cairn::meta::print_meta_config(*config).c_str(), stdout);
     return 0;

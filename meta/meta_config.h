@@ -15,6 +15,7 @@ struct MetaConfig {
   std::string listen = "127.0.0.1:7070";  // HOST:PORT for clients and chunkservers
   std::string data_dir;                   // where the metadata lies; required
   bool init = false;                      // format data_dir if it is empty
+  bool salvage = false;                   // command line only: see StoreOptions
   std::string cluster_id;                 // 16 hex digits; empty: whatever data_dir holds
   std::uint32_t io_threads = 2;
   std::chrono::milliseconds lease{10'000};  // a session silent for so long ends

@@ -24,6 +24,7 @@ struct MetaServer::State {
   std::unique_ptr<KvStore> own_store;
   KvStore* store = nullptr;
   StoreIdentity identity;
+  JournalPosition began;  // of the journal, before this run wrote to it
   std::unique_ptr<Journal> journal;
   SharedCounters counters;
   std::optional<SessionTable> sessions;
@@ -66,11 +67,13 @@ Result<> MetaServer::State::open() {
     kv_config.block_cache_bytes = config.block_cache_bytes;
     kv_config.write_buffer_bytes = config.write_buffer_bytes;
     kv_config.ballast_bytes = config.ballast_bytes;
+    kv_config.salvage = config.salvage;
     TRY(own_store, open_rocks_kv(directory, kv_config));
     store = own_store.get();
   }
   StoreOptions options;
   options.init = config.init;
+  options.salvage = config.salvage;
   if (!config.cluster_id.empty()) {
     TRY(const std::uint64_t cluster, parse_hex64(config.cluster_id));
     options.expected = ClusterId(cluster);
@@ -83,6 +86,8 @@ Result<> MetaServer::State::open() {
   auto opened = open_store(*store, options, around.rng);
   if (!opened) return fail(opened.error().with("data_dir " + log_quote(config.data_dir)));
   identity = *opened;
+  TRY(const AppliedRecord last, last_applied(*store));
+  began = last.position;
   TRY(journal, open_local_journal(*store, identity.era));
   return {};
 }
@@ -96,7 +101,8 @@ Result<> MetaServer::State::serve() {
       *runtime, around.transport, *executor, around.clock, around.rng, config.cluster, identity.cluster,
       [this] {
         return NamespaceCounts{counters.files, counters.objects, sessions->alive(), store->full()};
-      }});
+      },
+      began, around.fatal});
   auto cluster_started = rpc::block_on(*runtime, cluster->start());
   TRYV(std::move(cluster_started));
 

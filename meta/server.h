@@ -19,8 +19,8 @@ class MetaServer {
     Clock& clock;
     Rng& rng;
     rpc::Transport& transport;
-    // Called once, on a thread of the server, when its journal failed: the process must exit without a clean
-    // stop.
+    // Called on a thread of the server when its journal failed, or when the metadata is found to have gone
+    // back in time (kNeedsOperator): the process must exit without a clean stop.
     std::function<void(const Error&)> fatal;
     std::function<Result<std::string>()> boot_id;
     // Empty: RocksDB in config.data_dir. Given (tests): used instead, no directory is touched; outlives the

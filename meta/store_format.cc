@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "meta/inode_store.h"
+#include "meta/journal_guard.h"
 #include "meta/keys.h"
 #include "store/base/log.h"
 
@@ -110,7 +111,10 @@ Result<StoreIdentity> open_store(KvStore& kv, const StoreOptions& options, Rng& 
     if (++era > UINT16_MAX) return fail(Code::kNeedsOperator, "no era is left: please report this");
     identity.end_sessions = true;
   }
-  TRYV(kv.write({{keys::system("era"), number_row(era)},
+  TRY(const auto went_back, kv.get(went_back_key()));
+  if (went_back && !options.salvage) return fail(Code::kNeedsOperator, *went_back);
+  TRYV(kv.write({{went_back_key(), std::nullopt},
+                 {keys::system("era"), number_row(era)},
                  {keys::system("boot"), options.boot_id},
                  {keys::system("clean"), std::nullopt}}));
   TRYV(kv.sync());

@@ -15,9 +15,10 @@ constexpr std::uint32_t kStoreFormat = 1;
 constexpr std::uint32_t kFeatureLevel = 1;
 
 struct StoreOptions {
-  bool init = false;    // an empty store is formatted; otherwise refused
-  ClusterId expected;   // none: any
-  std::string boot_id;  // of this machine's boot
+  bool init = false;     // an empty store is formatted; otherwise refused
+  bool salvage = false;  // used although it was found to have gone back in time (meta/journal_guard.h)
+  ClusterId expected;    // none: any
+  std::string boot_id;   // of this machine's boot
   std::uint32_t root_uid = 0, root_gid = 0, root_mode = 0755;  // of a new root directory
   std::int64_t wall_ns = 0;
 };
@@ -30,8 +31,8 @@ struct StoreIdentity {
   bool end_sessions = false;  // the machine went down without a clean stop: the era was raised
 };
 
-// kNeedsOperator: empty and not to be formatted, or not ours. kWrongCluster. kVersionMismatch: a newer
-// program wrote it. On return the store is marked as in use, durably.
+// kNeedsOperator: empty and not to be formatted, or not ours, or it went back in time. kWrongCluster.
+// kVersionMismatch: a newer program wrote it. On return the store is marked as in use, durably.
 Result<StoreIdentity> open_store(KvStore& kv, const StoreOptions& options, Rng& rng);
 // After the last write of a clean stop.
 Result<> mark_clean(KvStore& kv);

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "meta/journal_guard.h"
 #include "meta/keys.h"
 #include "meta/meta_config.h"
 #include "meta/records.h"
@@ -68,6 +69,23 @@ TEST(StoreFormatTest, EraGrowsOnlyWhenTheMachineWentDownUncleanly) {
   auto crashed = open_store(kv, options(false, "three"), rng);  // the mark counts once
   EXPECT_EQ(crashed->era.value(), first.value() + 1);
   EXPECT_TRUE(crashed->end_sessions);
+}
+
+TEST(StoreFormatTest, WhatWentBackInTimeIsNotServedUnlessTold) {
+  MapKvStore kv;
+  SeededRng rng(1);
+  ASSERT_TRUE(open_store(kv, options(true), rng));
+  ASSERT_TRUE(kv.write({{went_back_key(), "it went back"}}));
+  for (int i = 0; i < 2; ++i) {
+    auto refused = open_store(kv, options(false), rng);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), Code::kNeedsOperator);
+    EXPECT_EQ(refused.error().message(), "it went back");
+  }
+  StoreOptions salvage = options(false);
+  salvage.salvage = true;
+  EXPECT_TRUE(open_store(kv, salvage, rng));
+  EXPECT_TRUE(open_store(kv, options(false), rng));
 }
 
 TEST(DirectoryLockTest, OneAtATimeAndOnlyOurDirectories) {

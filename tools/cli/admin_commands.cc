@@ -51,10 +51,15 @@ void print_status(const Json& status) {
   fmt::print("groups  {} in all, {} whole, {} degraded, {} of them at risk, {} lost\n",
              number(groups, "total"), number(groups, "whole"), number(groups, "degraded"),
              number(groups, "at_risk"), number(groups, "lost"));
-  if (number(repair, "chunks_left") > 0)
-    fmt::print("repair  {} chunks ({}) to copy, {}/s, about {} left\n", number(repair, "chunks_left"),
-               human_bytes(number(repair, "bytes_left")), human_bytes(number(repair, "bytes_per_second")),
-               human_seconds(number(repair, "eta_seconds")));
+  if (number(repair, "chunks_left") > 0) {
+    fmt::print("repair  {} chunks ({}) to copy, ", number(repair, "chunks_left"),
+               human_bytes(number(repair, "bytes_left")));
+    if (number(repair, "bytes_per_second") > 0)
+      fmt::print("{}/s, about {} left\n", human_bytes(number(repair, "bytes_per_second")),
+                 human_seconds(number(repair, "eta_seconds")));
+    else
+      fmt::print("none is moving now\n");
+  }
   fmt::print("stored  {} files, {} objects; {} clients\n", number(status, "files"), number(status, "objects"),
              number(status, "sessions"));
   for (const Json& note : status.value("notes", Json::array()))
@@ -171,7 +176,7 @@ void add_admin_commands(CLI::App& app, Context& context) {
       admin->add_subcommand("status", "Health, groups, repair and servers at a glance");
   status_command
       ->add_option("--wait", options->wait, "return when health is this (at most --timeout seconds)")
-      ->check(CLI::IsMember({"ok", "degraded", "at_risk", "data_lost"}));
+      ->check(CLI::IsMember({"ok", "draining", "degraded", "at_risk", "data_lost"}));
   status_command->callback(
       [&context, options] { context.run = [&context, options] { return status(context, options->wait); }; });
 
