@@ -35,6 +35,8 @@ namespace cairn::meta {
 
 constexpr std::size_t kHolesMax = 16384;  // 256 KiB of the largest inode record
 constexpr std::size_t kLayersMax = 16;
+constexpr std::uint64_t kSizeMax =
+    std::uint64_t{1} << 53;  // of a file or object, 8 PiB: chunk indices stay below 2^32 at 4 MiB
 
 struct LayerRecord {
   DataId data;

@@ -12,7 +12,11 @@ constexpr std::uint32_t kListMax = 2000;
 constexpr std::size_t kForgetMax = 256;
 
 std::uint64_t chunks_of(std::uint64_t size, std::uint32_t chunk_size) {
-  return (size + chunk_size - 1) / chunk_size;
+  return size / chunk_size + (size % chunk_size != 0 ? 1 : 0);
+}
+Result<> check_size(std::uint64_t size) {
+  if (size <= kSizeMax) return {};
+  return fail(Code::kRange, "an object can't be so large: " + std::to_string(size) + " bytes");
 }
 std::uint32_t clamp32(std::uint64_t value) {
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(value, UINT32_MAX));
@@ -43,6 +47,7 @@ void drop_pending(Env& env, DataId data, const PendingRecord& pending, ObjectRec
 
 Result<CreateObjectResult> create_object(Env& env, const CreateObjectArgs& args) {
   TRYV(check_object_key(args.key));
+  TRYV(check_size(args.size));
   const std::string key = encode_object_key(args.key);
   TRY(auto found, find_object(env.txn, key));
   ObjectRecord record = found.value_or(ObjectRecord{});
@@ -59,6 +64,7 @@ Result<CreateObjectResult> create_object(Env& env, const CreateObjectArgs& args)
 
 Result<SealResult> seal(Env& env, const SealArgs& args) {
   TRYV(check_object_key(args.key));
+  TRYV(check_size(args.size));
   if (args.lineage.size() > kLineageMax)
     return fail(Code::kInvalidArgument, "a lineage may have at most 64 KiB");
   const std::string key = encode_object_key(args.key);

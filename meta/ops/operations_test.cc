@@ -325,6 +325,18 @@ TEST_F(ObjectsTest, FirstSealWins) {
   EXPECT_EQ(sealed_count(), 1u);
 }
 
+TEST_F(ObjectsTest, SizeIsBounded) {
+  for (const std::uint64_t size : {kSizeMax + 1, UINT64_MAX - 4095, UINT64_MAX}) {
+    const ops::CreateObjectArgs args{{"", "huge", 0}, size};
+    EXPECT_EQ(run([&](ops::Env& env) { return ops::create_object(env, args); }).error().code(), Code::kRange);
+  }
+  EXPECT_EQ(get("huge"), Code::kNotFound);
+  // No purge order names fewer chunks than may have been written.
+  const DataId data = create(kMine, "o", kSizeMax);
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::abort_object(env, data); }));
+  EXPECT_EQ(runner_.cluster.purges().at(0).chunks, UINT32_MAX);
+}
+
 TEST_F(ObjectsTest, AbortedObjectDisappears) {
   const DataId data = create(kMine, "o", 9000);
   ASSERT_TRUE(run([&](ops::Env& env) { return ops::abort_object(env, data); }));

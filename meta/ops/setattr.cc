@@ -7,7 +7,6 @@ namespace cairn::meta::ops {
 namespace {
 
 constexpr std::uint64_t kBytesUnit = 4096;
-constexpr std::uint64_t kSizeMax = std::uint64_t{1} << 53;  // 8 PiB: chunk indices stay below 2^32 at 4 MiB
 
 std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
   return (value + unit - 1) / unit * unit;
