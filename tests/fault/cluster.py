@@ -154,12 +154,12 @@ class Cluster:
         """kill -9 of every server process at once, as a power cut of all machines would."""
         self.kill(*self.parts())
 
-    def start(self, part):
+    def start(self, part, *options):
         program = PROGRAM[part.split("-")[0]]
         folder = self.data / part
         with open(folder / "log", "ab") as log:
-            child = subprocess.Popen([BIN / program, "--config", folder / "config.toml"], stdin=subprocess.DEVNULL,
-                                     stdout=log, stderr=log, start_new_session=True)
+            child = subprocess.Popen([BIN / program, "--config", folder / "config.toml", *options],
+                                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         (folder / "pid").write_text(f"{child.pid}\n")
         return child
 
@@ -191,7 +191,8 @@ class Cluster:
                 os.kill(self.pid(part), signal.SIGCONT)
                 os.kill(self.pid(part), signal.SIGKILL)
         # Mount daemons end by themselves when unmounted; those cut off from their servers are killed.
-        subprocess.run(["pkill", "-9", "-f", f"mount {self.folder}"], stderr=subprocess.DEVNULL)
+        if self.mnt or self.mounts:
+            subprocess.run(["pkill", "-9", "-f", f"mount {self.folder}"], stderr=subprocess.DEVNULL)
         reap()
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -249,6 +249,71 @@ class MetadataServer(unittest.TestCase):
                 self.assertEqual(c.get(f"o{n}"), pattern(f"o{n}", 70_000), f"o{n}")
 
 
+class MetadataWentBack(unittest.TestCase):
+    """What the chunkservers were told is synced is missing: nothing may be served, now or later."""
+
+    def write_and_tell(self, c, names):
+        for name in names:
+            c.put(name, name.encode() * 10)
+        c.put("told", b"x")
+        c.cairn("rm", "told")  # done with a heartbeat's answer, which tells the journal's position too
+        wait_for("every chunkserver heard of it", lambda: c.status()["servers_with_purges_to_do"] == 0)
+
+    def refused(self, c, code, word, *options):
+        before = len(c.log("meta"))
+        self.assertEqual(c.start("meta", *options).wait(timeout=60), code)
+        self.assertIn(word, c.log("meta")[before:])
+
+    def test_old_copy_is_refused_for_good_and_the_newer_one_goes_on(self):
+        with Cluster() as c:
+            data, old, newer = (c.data / "meta" / name for name in ("data", "old", "newer"))
+            c.put("first", b"1")
+            c.kill("meta")
+            shutil.copytree(data, old)
+            c.start("meta")
+            c.wait_health("ok")
+            self.write_and_tell(c, [f"o{n}" for n in range(40)])
+            c.kill("meta")
+            data.rename(newer)
+            old.rename(data)
+            self.refused(c, 3, "went back in time")
+            self.refused(c, 1, "went back in time")  # at once, whatever the chunkservers say
+            shutil.rmtree(data)
+            newer.rename(data)
+            c.start("meta")
+            c.wait_health("ok")
+            for n in range(40):
+                self.assertEqual(c.get(f"o{n}"), f"o{n}".encode() * 10)
+
+    def test_damaged_journal_is_refused_and_what_is_left_of_it_too(self):
+        with Cluster() as c:
+            self.write_and_tell(c, [f"o{n}" for n in range(40)])
+            c.kill("meta")
+            journal = max((c.data / "meta/data/store").glob("*.log"), key=lambda p: p.stat().st_size)
+            with open(journal, "r+b") as f:
+                f.seek(journal.stat().st_size // 2)
+                f.write(b"damage" * 10)
+            self.refused(c, 1, "--salvage")
+            self.refused(c, 1, "--salvage")
+            self.refused(c, 3, "went back in time", "--salvage")
+            self.refused(c, 1, "went back in time")
+
+
+class Drain(unittest.TestCase):
+    def test_health_is_ok_only_when_the_server_is_empty(self):
+        with Cluster(chunkservers=4) as c:
+            for n in range(20):
+                c.put(f"o{n}", pattern(n, 50_000))
+            c.wait_health("ok")
+            server = next(s for s in c.servers() if any(t["groups"] for t in s["targets"]))
+            c.cairn("admin", "drain", server["id"])
+            c.wait_health("ok")
+            left = next(s for s in c.servers() if s["id"] == server["id"])
+            self.assertEqual([t["groups"] for t in left["targets"]], [0])
+            for n in range(20):
+                self.assertEqual(c.get(f"o{n}"), pattern(n, 50_000))
+
+
 class Corruption(unittest.TestCase):
     def flip(self, folder, needle):
         """Flips one bit in the middle of every place in the folder's extent files where `needle` stands."""
@@ -498,6 +563,23 @@ class Identity(unittest.TestCase):
             self.assertNotEqual(stranger.wait(timeout=30), 0)
             self.assertIn("wrong_cluster", b.log("chunkserver-1"))
             self.assertEqual(len(a.status()["servers"]), 3)
+
+    def test_disk_without_its_index_is_refused_not_started_empty(self):
+        with Cluster() as c:
+            objects = {f"o{n}": pattern(n, 100_000) for n in range(20)}
+            for id, data in objects.items():
+                c.put(id, data)
+            c.kill("chunkserver-1")
+            shutil.rmtree(c.data / "chunkserver-1/data/index")
+            self.assertNotEqual(c.start("chunkserver-1").wait(timeout=30), 0)
+            self.assertIn("the index is gone", c.log("chunkserver-1"))
+            # What the message says: an empty directory makes it a new disk, which gets its copies again.
+            c.wipe("chunkserver-1")
+            c.start("chunkserver-1")
+            wait_for("three servers up", lambda: sum(s["state"] == "up" for s in c.status()["servers"]) == 3)
+            c.wait_health("ok")
+            for id, data in objects.items():
+                self.assertEqual(c.get(id), data)
 
     def test_lost_metadata_is_refused_not_started_empty(self):
         with Cluster() as c:
