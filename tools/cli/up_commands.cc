@@ -89,6 +89,8 @@ Result<> up(const Context& context, const UpOptions& options) {
     if (is_mounted(mountpoint)) {
       if (!context.json) fmt::print("{} is mounted already\n", mountpoint);
     } else {
+      std::error_code made;  // an error shows when it is mounted
+      fs::create_directory(mountpoint, made);
       TRYV(folder.set_mountpoint(mountpoint));
       fuse::MountOptions mount;
       mount.mountpoint = mountpoint;
