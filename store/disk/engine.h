@@ -81,7 +81,9 @@ class Engine final : public ChunkEngine {
   static constexpr std::uint64_t kRedoBytesHard = 16 << 20;      // then the writer does it itself
   static constexpr std::uint64_t kUnsyncedBytesMax = 256 << 20;  // of extents: then the writer syncs
   static constexpr std::uint64_t kUnsyncedChunksMax = 4096;
-  static constexpr int kRoomClass = 6;  // 4 MiB: chunks written piece by piece grow to it
+  static constexpr std::size_t kNoteBytes = 16;         // generation:u64 checksum:u64 (XXH3-64)
+  static constexpr std::uint64_t kNoteSlotBytes = 512;  // a sector: written whole or not
+  static constexpr int kRoomClass = 6;                  // 4 MiB: chunks written piece by piece grow to it
 
   struct Stripe {
     std::shared_mutex mutex;
@@ -110,6 +112,8 @@ class Engine final : public ChunkEngine {
   // engine_open.cc, engine_recover.cc
   Result<> start(ClusterId cluster);
   Result<> open_index(bool clean, bool same_boot);
+  Result<> open_note();
+  std::unexpected<Error> damaged(std::string_view what) const;
   Result<> recover();
   struct Recovery;
   Result<> read_redo_rows(Recovery& recovery);
@@ -191,6 +195,7 @@ class Engine final : public ChunkEngine {
   // engine_sync.cc
   Result<> run_sync();
   Result<> checkpoint();
+  void note_synced();
   Result<> drop_applied(const ChunkKey& key);
   void kick_background();
   void after_sync();
@@ -208,6 +213,10 @@ class Engine final : public ChunkEngine {
   std::unique_ptr<Ballast> ballast_;
   std::unique_ptr<Index> index_;
   std::unique_ptr<SpaceGauge> space_;
+  // The file "synced": outside the index, how far it was synced at least. Two slots, written in turn.
+  std::unique_ptr<File> note_;
+  std::uint64_t noted_generation_ = 0;  // guarded by checkpoint_mutex_ once it is open
+  std::uint64_t note_slot_ = 0;         // the one to write next; as well
   std::unique_ptr<GenerationGate> gate_;
   std::array<Stripe, kStripes> stripes_;
 

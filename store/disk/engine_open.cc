@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "store/base/checksum.h"
 #include "store/base/log.h"
 #include "store/base/rng.h"
 #include "store/disk/engine.h"
@@ -96,6 +97,7 @@ Result<> Engine::start(ClusterId cluster) {
   TRY(extents_, ExtentStore::open(disk_, dir_ + "/extents", superblock_.extent_file_bytes));
   TRY(ballast_, Ballast::open(disk_, dir_ + "/ballast", std::min(kBallastBytes, options_.reserve_bytes / 4)));
   TRYV(open_index(clean, same_boot));
+  TRYV(open_note());
   TRYV(disk_.sync_dir(dir_));
   // Only now: until the index was there once it is made at each attempt, and an attempt that failed does not
   // make the next one forget how the log may end.
@@ -119,6 +121,31 @@ Result<> Engine::start(ClusterId cluster) {
   return {};
 }
 
+std::unexpected<Error> Engine::damaged(std::string_view what) const {
+  return fail(
+      Code::kCorrupt,
+      fmt::format("target {} in {} is damaged and was not opened: {}. Keep {} aside and give the server "
+                  "an empty directory in its place: it becomes a new target, and gets its chunks from "
+                  "their other copies",
+                  to_string(superblock_.target), dir_, what, dir_));
+}
+
+Result<> Engine::open_note() {
+  TRY(note_, disk_.open(dir_ + "/synced", Disk::Open::kUpdate));
+  for (std::uint64_t slot = 0; slot < 2; ++slot) {
+    std::string text(kNoteBytes, '\0');
+    TRY(std::size_t size, note_->pread(slot * kNoteSlotBytes, writable(text)));
+    ByteReader in(std::string_view(text).substr(0, size));
+    const std::uint64_t generation = in.u64();
+    // A torn slot: the other one holds what was noted before.
+    if (in.u64() != checksum64(as_bytes(text).first(8)) || !in.ok() || generation <= noted_generation_)
+      continue;
+    noted_generation_ = generation;
+    note_slot_ = 1 - slot;
+  }
+  return {};
+}
+
 // A target that lost its index, or synced entries of it, must not serve under its old identity: it would tell
 // others that what it lost was never there, and would give the space of what it lost to new chunks.
 Result<> Engine::open_index(bool clean, bool same_boot) {
@@ -128,12 +155,7 @@ Result<> Engine::open_index(bool clean, bool same_boot) {
   else if (clean || same_boot)
     before = Index::Before::kWholeLog;
   auto opened = Index::open(disk_, *ballast_, dir_ + "/index", options_.cache_bytes, before);
-  if (!opened && opened.error().code() == Code::kCorrupt)
-    return fail(Code::kCorrupt,
-                fmt::format("target {} in {} is damaged and was not opened: {}. Keep {} aside and give the "
-                            "server an empty directory in its place: it becomes a new target, and gets its "
-                            "chunks from their other copies",
-                            to_string(superblock_.target), dir_, opened.error().message(), dir_));
+  if (!opened && opened.error().code() == Code::kCorrupt) return damaged(opened.error().message());
   if (!opened) return fail(opened.error());
   index_ = std::move(*opened);
   return {};

@@ -41,6 +41,11 @@ Result<> Engine::recover() {
     synced_generation_ = in.u64();
     if (!in.done()) return fail(Code::kCorrupt, "index: malformed sync mark");
   }
+  if (synced_generation_ < noted_generation_)
+    return damaged(
+        fmt::format("the index ends at sync {}, but sync {} was on the disk: what came between is "
+                    "lost",
+                    synced_generation_.load(), noted_generation_));
   recovery.generation = synced_generation_;
   TRYV(read_redo_rows(recovery));
   TRYV(scan_records(recovery));

@@ -1,6 +1,7 @@
 // Sync, checkpoint of logged overwrites, and the background work.
 #include <fmt/format.h>
 
+#include "store/base/checksum.h"
 #include "store/base/log.h"
 #include "store/disk/engine.h"
 
@@ -154,9 +155,30 @@ Result<> Engine::drop_applied(const ChunkKey& key) {
   return {};
 }
 
+// Says outside the index how far it was synced, so that it cannot lose that unseen: after a power cut its log
+// may end early, and the index itself does not tell a torn end from damage in the middle.
+void Engine::note_synced() {
+  std::lock_guard one_at_a_time(checkpoint_mutex_);
+  const std::uint64_t synced = synced_generation_.load(std::memory_order_acquire);
+  if (synced == noted_generation_) return;
+  std::string text;
+  ByteWriter out(text);
+  out.u64(synced);
+  out.u64(checksum64(as_bytes(text)));
+  auto noted = note_->pwrite(note_slot_ * kNoteSlotBytes, as_bytes(text));
+  if (noted) noted = note_->sync();
+  if (!noted) {  // what was noted before still holds
+    log_warn("sync_not_noted", "dir={} error={}", log_quote(dir_), log_quote(noted.error().to_string()));
+    return;
+  }
+  noted_generation_ = synced;
+  note_slot_ = 1 - note_slot_;
+}
+
 Result<> Engine::maintain() {
   TRYV(sync());
   after_sync();
+  note_synced();
   return checkpoint();
 }
 
@@ -197,7 +219,10 @@ void Engine::background() {
       if (due || log_full) done = sync();
       after_sync();
       if (done && (log_full || (due && redo_bytes_.load() > 0))) done = checkpoint();
-      if (due) reclaim_index_space();
+      if (due) {
+        note_synced();
+        reclaim_index_space();
+      }
     }
     lock.lock();
   }
