@@ -640,6 +640,18 @@ TEST_F(ClusterServiceTest, NoEstimateWhenNothingMoves) {
   EXPECT_EQ(rate.bytes_per_second(clock.now()), 0u);
 }
 
+// One that joined before joining asked for text.
+TEST_F(ClusterServiceTest, StatusShowsAnAddressThatIsNoText) {
+  StatusInput input;
+  ClusterServer& server = input.state.servers[ServerId(1)];
+  server.record.id = ServerId(1);
+  server.record.address = "cs\xff";
+  server.record.labels = {"rack=\xff"};
+  server.record.registered = true;
+  for (const std::string& page : {status_json(input), servers_json(input), groups_json(input)})
+    EXPECT_TRUE(json::accept(page)) << page;
+}
+
 TEST_F(ClusterServiceTest, JoinTakesTextOnly) {
   for (const char* address : {"cs\xff", "cs\n1", "cs\x7f", "\xc0\xaf", "cs\xe2\x82"}) {
     FakeServer server(runtime, transport, clock, "door", 0, 1, 9);
