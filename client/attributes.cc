@@ -56,7 +56,8 @@ std::optional<Result<Entry>> FileSystemImpl::try_setattr(InodeId id, const SetAt
   if (!inode) return std::nullopt;
   std::lock_guard lock(inode->mutex);
   if (!inode->file || !inode->have_attr || !inode->have_layout || inode->recalling ||
-      !inodes_.usable(*inode, Lease::kExclusive) || !changes_mode_and_times_only(inode->attr.attr, change)) {
+      inode->file->blocked != 0 || !inodes_.usable(*inode, Lease::kExclusive) ||
+      !changes_mode_and_times_only(inode->attr.attr, change)) {
     return std::nullopt;
   }
   Attr& attr = inode->attr.attr;

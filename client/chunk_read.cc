@@ -121,7 +121,7 @@ rpc::Task<Result<rpc::Buffer>> ChunkIo::read(ChunkTarget target, std::uint32_t o
                      log_quote(error.message()));
             break;
           case Code::kSessionEnded:
-            session_.verify();
+            co_await session_.verify(deadline);
             co_return fail(std::move(error));
           case Code::kCancelled:
             co_return fail(std::move(error));

@@ -92,7 +92,7 @@ rpc::Task<Result<std::vector<Code>>> ChunkIo::sync(std::vector<ChunkVersion> chu
     auto asked = co_await run_all(runtime_, std::move(calls), 64);
     if (!asked && asked.error().code() == Code::kCancelled) co_return fail(std::move(asked.error()));
     if (!asked && asked.error().code() == Code::kSessionEnded) {
-      session_.verify();
+      co_await session_.verify(deadline);
       co_return fail(std::move(asked.error()));
     }
     std::erase_if(open, [&](std::size_t index) {

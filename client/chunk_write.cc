@@ -105,7 +105,7 @@ rpc::Task<Result<ChunkWritten>> ChunkIo::write(ChunkWrite write, Deadline deadli
         case Code::kDegraded:
           break;
         case Code::kSessionEnded:
-          session_.verify();
+          co_await session_.verify(deadline);
           co_return fail(std::move(reply.error()));
         default:
           co_return fail(

@@ -66,7 +66,6 @@ class DirtyData {
   bool has_active() const { return !active_.empty(); }
   bool has_active(std::uint64_t index) const { return active_.contains(index); }
   bool is_flushing(std::uint64_t index) const { return flushing_.contains(index); }
-  std::shared_ptr<const ChunkBytes> flushing(std::uint64_t index) const { return flushing_.at(index); }
   std::vector<std::uint64_t> active_chunks() const;
   std::vector<std::uint64_t> flushing_chunks() const;
   std::uint64_t memory() const { return memory_; }

@@ -539,6 +539,24 @@ TEST(Files, AModeGoesWithTheReportAndBeforeANewOwner) {
   EXPECT_EQ(Files(*other).lookup("f")->attr.mode, S_IFREG | 0711u);
 }
 
+TEST(Files, AModeSurvivesAnOpenThatTruncates) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  cairn::SetAttr mode;
+  mode.valid = kSetMode;
+  mode.attr.mode = 0600;
+  ASSERT_TRUE(files.fs.block_on<Entry>(files.fs.setattr(opened->entry.attr.inode, mode)));
+  auto again = files.open(opened->entry.attr.inode, O_RDWR | O_TRUNC);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->entry.attr.mode, S_IFREG | 0600u);
+  ASSERT_TRUE(files.fsync(again->handle));
+  auto other = cluster.connect();
+  EXPECT_EQ(Files(*other).lookup("f")->attr.mode, S_IFREG | 0600u);
+}
+
 class Sink : public InvalidationSink {
  public:
   void invalidate_inode(InodeId inode, bool) override {

@@ -80,6 +80,12 @@ rpc::Task<Result<>> Leases::ensure(InodeRef inode, Lease lease, Deadline deadlin
 
 rpc::Task<Result<>> Leases::open_at_server(InodeRef inode, Lease lease, Truncate truncate,
                                            Deadline deadline) {
+  bool mode_first = false;  // permission bits that only we know: the answer would be taken over them
+  {
+    std::lock_guard lock(inode->mutex);
+    mode_first = inode->file->report_mode;
+  }
+  if (mode_first) CO_TRYV(co_await reporter_.report(inode, Durable::kNo, deadline));
   CO_TRYV(co_await reporter_.quiet(inode, deadline));
   RequestMark mark(inode);
   std::uint64_t serial = 0;

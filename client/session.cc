@@ -266,6 +266,12 @@ rpc::Task<Result<>> Session::touch(Deadline deadline) {
   co_return Result<>{};
 }
 
+rpc::Task<> Session::verify(Deadline deadline) {
+  const Duration patience = std::chrono::milliseconds(lease_ms_.load()) / 2;
+  auto asked = co_await touch({std::min(deadline.at, runtime_.clock().now() + patience)});
+  if (!asked) wake_.set();  // keep_alive() goes on trying
+}
+
 rpc::Task<> Session::keep_alive() {
   while (!closed()) {
     const Duration lease = std::chrono::milliseconds(lease_ms_.load());

@@ -85,8 +85,9 @@ class Session final : private rpc::Service {
   bool closed() const { return closed_.load(std::memory_order_acquire); }
   // Sequence of a chunk mutation: grows, unique in this process.
   std::uint64_t next_sequence() { return sequence_.fetch_add(1, std::memory_order_relaxed); }
-  // A chunkserver said that the session ended: ask the metadata server now.
-  void verify() { wake_.set(); }
+  // A chunkserver said that the session ended. Asks the metadata server, so that whoever hears of the error
+  // works in the new session afterwards; bounded by half a lease.
+  rpc::Task<> verify(Deadline deadline);
   // Renews the lease now, waiting for the server if need be.
   rpc::Task<Result<>> touch(Deadline deadline);
   void on_routing_version(std::function<void(std::uint64_t)> callback) { on_routing_ = std::move(callback); }

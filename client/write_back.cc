@@ -13,6 +13,11 @@ constexpr auto kSweepEvery = std::chrono::seconds(2);
 constexpr auto kTick = std::chrono::milliseconds(100);
 constexpr std::uint64_t kChunksMax = std::uint64_t{1} << 32;  // a chunk's index has 32 bits
 
+// Nothing can be stored any more under the lease or session that the bytes were written under.
+bool is_final(const Error& error) {
+  return error.code() == Code::kSessionEnded || error.code() == Code::kLeaseLost;
+}
+
 }  // namespace
 
 WriteBack::WriteBack(FileContext& context, Reporter& reporter)
@@ -194,22 +199,26 @@ rpc::Task<Result<>> WriteBack::flush_chunk(InodeRef inode, std::uint64_t index, 
       if (!extended) {
         std::lock_guard lock(inode->mutex);
         FileData& file = *inode->file;
-        if (file.dirty.has_active(index) && !file.dirty.is_flushing(index)) {
+        if (!is_final(extended.error())) {
+          kept(inode, extended.error());
+        } else if (file.dirty.has_active(index) && !file.dirty.is_flushing(index)) {
           file.dirty.start_flush(index);
-          not_stored(inode, index, extended.error());
+          context_.dirty_memory.give(file.dirty.end_flush(index));
+          given_up(*inode, extended.error());
         }
+        file.settled.notify();
         co_return extended;
       }
       continue;
     }
     auto stored = co_await store(inode, index, durable, deadline);
-    if (!stored && stored.error().code() == Code::kBusyPending) continue;
-    co_return stored;
+    if (!stored) co_return fail(std::move(stored.error()));
+    if (*stored) co_return Result<>{};
   }
 }
 
-rpc::Task<Result<>> WriteBack::store(InodeRef inode, std::uint64_t index, Durable durable,
-                                     Deadline deadline) {
+rpc::Task<Result<bool>> WriteBack::store(InodeRef inode, std::uint64_t index, Durable durable,
+                                         Deadline deadline) {
   std::shared_ptr<const ChunkBytes> bytes;
   ChunkWrite write;
   bool fresh = false;
@@ -218,8 +227,8 @@ rpc::Task<Result<>> WriteBack::store(InodeRef inode, std::uint64_t index, Durabl
   {
     std::lock_guard lock(inode->mutex);
     FileData& file = *inode->file;
-    if (!file.dirty.has_active(index) || file.dirty.is_flushing(index)) co_return Result<>{};
-    if (file.truncating) co_return fail(Code::kBusyPending, "the file is being made empty");
+    if (!file.dirty.has_active(index) || file.dirty.is_flushing(index)) co_return true;
+    if (file.truncating) co_return false;
     if (inode->lease != Lease::kExclusive || !inode->have_layout || inode->session != context_.session.id()) {
       lose(*inode);
       co_return fail(Code::kSessionEnded,
@@ -277,37 +286,45 @@ rpc::Task<Result<>> WriteBack::store(InodeRef inode, std::uint64_t index, Durabl
       file.report_size = true;
       ledger_.acknowledged(inode, write.target, versions, bytes, durable);
     } else {
-      not_stored(inode, index, outcome.error());
+      context_.dirty_memory.give(file.dirty.end_flush(index));
+      // Under a later lease others may have written in between: the bytes must not come after theirs.
+      const bool held = inode->lease == Lease::kExclusive && inode->session == write.target.session &&
+                        inode->generation == write.target.generation && inode->have_layout &&
+                        inode->layout.layers.front().data == write.target.chunk.data;
+      if (held && !is_final(outcome.error())) {
+        context_.dirty_memory.force(file.dirty.restore(index, *bytes));
+        kept(inode, outcome.error());
+      } else {
+        given_up(*inode, outcome.error());
+      }
     }
     file.settled.notify();
   }
   if (!outcome) {
     log_warn("flush_failed", "inode={} chunk={} error={}", to_string(inode->id),
              to_string(write.target.chunk), log_quote(outcome.error().to_string()));
-    co_return outcome;
+    co_return fail(std::move(outcome.error()));
   }
   reporter_.add(inode);
-  co_return outcome;
+  co_return true;
 }
 
-// Under the inode's mutex: the chunk's frozen bytes could not be stored. Unless that is final they are dirty
-// again, below what was written since: the file's size is never reported past bytes that nobody has.
-void WriteBack::not_stored(const InodeRef& inode, std::uint64_t index, const Error& error) {
+// Under the inode's mutex: dirty bytes could not be stored and stay dirty, to be tried again. The file's size
+// is never reported past them.
+void WriteBack::kept(const InodeRef& inode, const Error& error) {
   FileData& file = *inode->file;
-  const std::shared_ptr<const ChunkBytes> bytes = file.dirty.flushing(index);
-  context_.dirty_memory.give(file.dirty.end_flush(index));
-  if (error.code() == Code::kSessionEnded || error.code() == Code::kLeaseLost) {
-    file.write_error.emplace(error);
-    ++file.errors;
-    if (error.code() == Code::kSessionEnded) ++file.losses;
-  } else {
-    context_.dirty_memory.force(file.dirty.restore(index, *bytes));
-    file.failure.emplace(error);
-    ++file.failures;
-    if (error.code() == Code::kNoSpace) full_until_ = context_.runtime.clock().now() + kAge;
-    queue(inode);
-  }
-  file.settled.notify();
+  file.failure.emplace(error);
+  ++file.failures;
+  if (error.code() == Code::kNoSpace) full_until_ = context_.runtime.clock().now() + kAge;
+  queue(inode);
+}
+
+// Under the inode's mutex: bytes were dropped that nobody can store any more.
+void WriteBack::given_up(Inode& inode, const Error& error) {
+  FileData& file = *inode.file;
+  file.write_error.emplace(error);
+  ++file.errors;
+  if (error.code() == Code::kSessionEnded) ++file.losses;
 }
 
 bool WriteBack::out_of_space() const {

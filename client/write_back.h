@@ -57,10 +57,12 @@ class WriteBack {
 
  private:
   rpc::Task<Result<>> flush_chunk(InodeRef inode, std::uint64_t index, Durable durable, Deadline deadline);
-  rpc::Task<Result<>> store(InodeRef inode, std::uint64_t index, Durable durable, Deadline deadline);
+  // False: nothing was done, because the file is being made empty.
+  rpc::Task<Result<bool>> store(InodeRef inode, std::uint64_t index, Durable durable, Deadline deadline);
   rpc::Task<Result<>> extend_bound(InodeRef inode, std::uint64_t index, Deadline deadline);
   rpc::Task<> extend_ahead(InodeRef inode, std::uint64_t index);
-  void not_stored(const InodeRef& inode, std::uint64_t index, const Error& error);
+  void kept(const InodeRef& inode, const Error& error);
+  void given_up(Inode& inode, const Error& error);
   rpc::Task<> flush_chunk_quietly(InodeRef inode, std::uint64_t index);
   rpc::Task<> flush_quietly(InodeRef inode);
   rpc::Task<> sweep();

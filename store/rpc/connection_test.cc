@@ -426,12 +426,12 @@ TEST_P(Calls, DroppingAChannelWhileItConnectsIsHarmless) {
 
 TEST_P(Calls, QuietConnectionsArePingedAndLive) {
   ConnectionLimits limits;
-  limits.idle_ping = 2ms;
+  limits.idle_ping = 50ms;  // a busy machine may let a live peer wait for a while
   serve(limits);
   auto c = channel(limits);
   ASSERT_EQ(code_of(call(c, kEcho, "x")), Code::kOk);
   // Much longer than it takes to give a dead peer up.
-  EXPECT_TRUE(block_on(runtime, sleep_for(runtime, 200ms)));
+  EXPECT_TRUE(block_on(runtime, sleep_for(runtime, 1s)));
   EXPECT_TRUE(c->connected());
   EXPECT_EQ(service.connections, 1);
 }

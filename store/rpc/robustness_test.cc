@@ -72,6 +72,14 @@ class RawClient {
     }
   }
   void close() { stream_->close(); }
+  // Takes an answer if there is one soon: the server may be waiting for the rest of half a frame.
+  void receive_or_hang_up() {
+    std::jthread impatience([this] {
+      std::this_thread::sleep_for(2ms);
+      stream_->close();
+    });
+    receive();
+  }
 
  private:
   static Task<Result<std::unique_ptr<Stream>>> connect(Runtime* runtime, Transport* transport,
@@ -251,10 +259,7 @@ TEST_P(Robust, EveryTruncationIsHarmless) {
 }
 
 TEST_P(Robust, MutatedFrames) {
-  ConnectionLimits limits;  // half a frame keeps a connection until the server misses an answer to its ping
-  limits.idle_ping = 5ms;
-  limits.hello_timeout = 20ms;
-  serve(limits);
+  serve();
   SeededRng rng(20240917);
   for (int round = 0; round < 400; ++round) {
     SCOPED_TRACE(round);
@@ -293,7 +298,7 @@ TEST_P(Robust, MutatedFrames) {
       stream += bytes;
     }
     client->send(stream);
-    if (rng.one_in(2)) client->receive();
+    if (rng.one_in(2)) client->receive_or_hang_up();
     if (round % 100 == 0) expect_alive();
   }
   service.gate.set();
@@ -397,12 +402,12 @@ TEST_P(Robust, ServersThatDoNotGreetAreGivenUp) {
   TaskGroup group(runtime);
   group.spawn(runtime.make_strand(), mute_server(&mute, false));
   ConnectionLimits limits;
-  limits.hello_timeout = 30ms;
+  limits.hello_timeout = 200ms;
   auto c = Channel::create(runtime, *transport, mute.listener->address(), identity(Role::kClient, 7), nullptr,
                            limits);
   auto reply = block_on(runtime, c->call(kEcho, message("anybody?"), Deadline::after(clock, 60s)));
   EXPECT_FALSE(reply);
-  EXPECT_NE(reply.error().message().find("no hello within 30 ms"), std::string::npos)
+  EXPECT_NE(reply.error().message().find("no hello within 200 ms"), std::string::npos)
       << reply.error().message();
   EXPECT_TRUE(c->stop(Deadline::after(clock, 10s)));
   mute.listener->close();
