@@ -576,6 +576,28 @@ TEST(Cluster, AFullMemberRefusesBeforeAnyoneStored) {
   }));
 }
 
+// The answer to a hop was lost, and the disks are full when it comes again: it is stored, and must not be
+// refused, or the chain would be of two minds.
+TEST(Cluster, AHopThatIsStoredNeedsNoRoom) {
+  TestCluster cluster({.servers = 3, .replicas = 3, .slots = 1, .capacity_bytes = 24 << 20});
+  ASSERT_TRUE(cluster.wait_whole());
+  auto client = cluster.client(500);
+  WriteSpec spec = client->spec(cluster.chunk_in(0, 0));
+  const std::string bytes = pattern(1 << 20, 0);
+  auto first = client->write(spec, bytes);
+  ASSERT_TRUE(first);
+  std::uint32_t n = 1;
+  while (client->write(client->spec(cluster.chunk_in(0, n)), pattern(1 << 20, n))) ASSERT_LT(++n, 100u);
+  const GroupConfig group = cluster.meta().group(0);
+  spec.epoch = group.epoch;
+  spec.version = first->version;
+  auto again = client->hop(spec, bytes, group.members[1].target);
+  ASSERT_TRUE(again) << again.error().to_string();
+  EXPECT_EQ(again->version, first->version);
+  spec.version.counter += 1000;
+  EXPECT_EQ(client->hop(spec, bytes, group.members[1].target).error().code(), Code::kNoSpace);
+}
+
 TEST(Cluster, PurgesAreDoneOnEveryTargetAndReported) {
   TestCluster cluster({.servers = 2, .replicas = 2});
   ASSERT_TRUE(cluster.wait_whole());

@@ -168,9 +168,13 @@ rpc::Task<Result<WriteOutcome>> Group::replicate(OpPtr op) {
   if (op->applying) {
     // A joiner has it already.
   } else if (low_on_space(*op)) {
-    if (target_.available() < op->payload.size() + kSpareBytes)
-      co_return fail(Code::kNoSpace,
-                     fmt::format("target {} ({}) is full", to_string(target_.id()), target_.path()));
+    if (target_.available() < op->payload.size() + kSpareBytes) {
+      // A hop may come again after its answer was lost: what is stored needs no room.
+      CO_TRY(const auto stored, co_await stored_now(op->spec.chunk, op->spec.pool));
+      if (!stored || stored->version < op->spec.version)
+        co_return fail(Code::kNoSpace,
+                       fmt::format("target {} ({}) is full", to_string(target_.id()), target_.path()));
+    }
   } else {
     start_apply(op);
   }
@@ -197,7 +201,8 @@ rpc::Task<Result<WriteOutcome>> Group::replicate(OpPtr op) {
                     to_string(op->rest.digest));
         }
         const std::uint64_t rest = place_.successor ? rest_available_ : UINT64_MAX;
-        co_return WriteOutcome{info.version, info.digest, info.length, std::min(rest, target_.available())};
+        co_return WriteOutcome{info.version, info.digest, info.length, std::min(rest, target_.available()),
+                               op->spec.base};
       }
     }
     passed = co_await pass_on(op);

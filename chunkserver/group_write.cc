@@ -11,7 +11,7 @@ constexpr std::size_t kInlineBytesMax = 64
                                         << 10;  // checksums of so much are made on an io thread: microseconds
 
 WriteOutcome outcome_of_stored(const disk::ChunkInfo& info) {
-  return {info.version, info.digest, info.length};
+  return {.version = info.version, .digest = info.digest, .length = info.length};
 }
 
 bool present(const std::optional<disk::ChunkInfo>& info) {

@@ -70,14 +70,22 @@ Result<TestClient::Written> TestClient::write_once(const WriteSpec& spec, const 
                                                    Duration timeout, std::optional<TargetId> at) {
   const GroupConfig group = meta_.group(slot(spec.chunk));
   if (group.members.empty()) return fail(Code::kUnavailable, "no members");
-  const TargetId target = at.value_or(group.members.front().target);
-  WriteSpec sent = spec;
-  if (carries_bytes(spec.kind) && spec.offset % kBlockSize == 0 && sent.checksums.empty())
-    sent.checksums = block_checksums(as_bytes(bytes));
+  return send(rpc::method::Write::kNumber, spec, bytes, timeout, at.value_or(group.members.front().target));
+}
+
+Result<TestClient::Written> TestClient::hop(const WriteSpec& spec, const std::string& bytes, TargetId at) {
+  return send(rpc::method::Forward::kNumber, spec, bytes, std::chrono::seconds(20), at);
+}
+
+Result<TestClient::Written> TestClient::send(std::uint16_t method, WriteSpec spec, const std::string& bytes,
+                                             Duration timeout, TargetId at) {
+  if (carries_bytes(spec.kind) && spec.offset % kBlockSize == 0 && spec.checksums.empty())
+    spec.checksums = block_checksums(as_bytes(bytes));
   rpc::Buffer payload = bytes.empty() ? rpc::Buffer() : rpc::Buffer::copy(as_bytes(bytes));
-  rpc::OutMessage message = forward_message(sent, group.epoch, TargetId(), payload);
-  auto reply = rpc::block_on(runtime_, call(channel(meta_.address_of(target)), rpc::method::Write::kNumber,
-                                            std::move(message), Deadline::after(runtime_.clock(), timeout)));
+  const TargetId addressee = method == rpc::method::Forward::kNumber ? at : TargetId();
+  rpc::OutMessage message = forward_message(spec, meta_.group(slot(spec.chunk)).epoch, addressee, payload);
+  auto reply = rpc::block_on(runtime_, call(channel(meta_.address_of(at)), method, std::move(message),
+                                            Deadline::after(runtime_.clock(), timeout)));
   if (!reply) return fail(std::move(reply.error()));
   const WriteOutcome outcome = outcome_of(reply->body<schema::WriteReply>());
   return Written{outcome.version, outcome.digest, outcome.length};

@@ -33,6 +33,8 @@ class TestClient {
   // One attempt, at the head by the present routing table, or at `at`.
   Result<Written> write_once(const WriteSpec& spec, const std::string& bytes, Duration timeout,
                              std::optional<TargetId> at = std::nullopt);
+  // As the predecessor in the chain: `spec` has its version and base.
+  Result<Written> hop(const WriteSpec& spec, const std::string& bytes, TargetId at);
   // As a real client: the same request again until it is answered for sure. Errors that cannot pass, or
   // kTimeout.
   Result<Written> write(WriteSpec spec, const std::string& bytes,
@@ -48,6 +50,8 @@ class TestClient {
 
  private:
   std::shared_ptr<rpc::Channel> channel(const std::string& address);
+  Result<Written> send(std::uint16_t method, WriteSpec spec, const std::string& bytes, Duration timeout,
+                       TargetId at);
 
   rpc::Runtime& runtime_;
   rpc::Transport& transport_;

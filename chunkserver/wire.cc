@@ -124,7 +124,8 @@ rpc::OutMessage forward_message(const WriteSpec& spec, Epoch epoch, TargetId tar
 }
 
 WriteOutcome outcome_of(schema::WriteReply::Reader from) {
-  return {version_of(from.getVersion()), digest_of(from.getDigest()), from.getLength(), from.getAvailable()};
+  return {version_of(from.getVersion()), digest_of(from.getDigest()), from.getLength(), from.getAvailable(),
+          version_of(from.getBase())};
 }
 
 rpc::OutMessage write_reply(const WriteOutcome& outcome) {
@@ -134,6 +135,7 @@ rpc::OutMessage write_reply(const WriteOutcome& outcome) {
   set_digest(body.initDigest(), outcome.digest);
   body.setLength(outcome.length);
   body.setAvailable(outcome.available);
+  set_version(body.initBase(), outcome.base);
   return out;
 }
 

@@ -39,6 +39,7 @@ struct ChunkWritten {
   Version version;
   Digest digest;
   std::uint32_t length = 0;
+  Version base;  // what it was applied over; not valid: nothing, or the server does not know any more
 };
 struct ChunkVersion {
   ChunkId chunk;

@@ -83,7 +83,8 @@ rpc::Task<Result<ChunkWritten>> ChunkIo::write(ChunkWrite write, Deadline deadli
           const auto& answer = **reply;
           return ChunkWritten{{Epoch(answer.getVersion().getEpoch()), answer.getVersion().getCounter()},
                               {answer.getDigest().getHigh(), answer.getDigest().getLow()},
-                              answer.getLength()};
+                              answer.getLength(),
+                              {Epoch(answer.getBase().getEpoch()), answer.getBase().getCounter()}};
         });
       }
       code = reply.error().code();

@@ -65,6 +65,7 @@ struct FakeChunk {
   RequestId last;
   bool synced = false;
   std::optional<std::string> synced_bytes;  // what a power cut would leave
+  Version synced_version;
   std::uint64_t generation = 0;
 };
 
@@ -910,8 +911,11 @@ Result<OutMessage> FakeCluster::State::ChunkService::serve(const Request& reques
       Code code = Code::kOk;
       const auto members = state.members_of(chunk);
       if (item.getEpoch() != state.epoch || members.front() != index) code = Code::kWrongEpoch;
-      auto lost = state.reconciled.find(chunk);
-      if (lost != state.reconciled.end() && item.getVersion().getEpoch() < lost->second)
+      auto reconciled = state.reconciled.find(chunk);
+      auto stored = state.chunks.find({index, chunk});
+      const Version version{Epoch(item.getVersion().getEpoch()), item.getVersion().getCounter()};
+      const bool as_it_was = stored != state.chunks.end() && stored->second.version == version;
+      if (reconciled != state.reconciled.end() && version.epoch.value() < reconciled->second && !as_it_was)
         code = Code::kLostUnsynced;
       for (unsigned member : members) {
         auto it = state.chunks.find({member, chunk});
@@ -921,6 +925,7 @@ Result<OutMessage> FakeCluster::State::ChunkService::serve(const Request& reques
         } else {
           it->second.synced = true;
           it->second.synced_bytes = it->second.bytes;
+          it->second.synced_version = it->second.version;
         }
       }
       results[i].setCode(static_cast<std::uint16_t>(code));
@@ -969,6 +974,7 @@ Result<OutMessage> FakeCluster::State::ChunkService::serve(const Request& reques
   const std::uint32_t offset = body.getOffset();
   FakeChunk& head = state.chunks[{index, chunk}];
   const RequestId id{session, context.getSequence()};
+  Version base;
   if (head.last == id) {
     // A retry: answered, not done again.
   } else {
@@ -997,6 +1003,7 @@ Result<OutMessage> FakeCluster::State::ChunkService::serve(const Request& reques
     }
     static std::uint64_t counter = 0;
     const Version version{Epoch(state.epoch), ++counter};
+    base = head.version;
     for (unsigned member : members) {
       if (kind == Kind::REMOVE) {
         state.chunks.erase({member, chunk});
@@ -1008,7 +1015,10 @@ Result<OutMessage> FakeCluster::State::ChunkService::serve(const Request& reques
       copy.last = id;
       copy.generation = 0;
       copy.synced = body.getDurable();
-      if (copy.synced) copy.synced_bytes = bytes;
+      if (copy.synced) {
+        copy.synced_bytes = bytes;
+        copy.synced_version = version;
+      }
     }
     if (kind == Kind::REMOVE) {
       reply.body<schema::WriteReply>().getVersion().setEpoch(state.epoch);
@@ -1019,6 +1029,8 @@ Result<OutMessage> FakeCluster::State::ChunkService::serve(const Request& reques
   FakeChunk& now = state.chunks[{index, chunk}];
   out.getVersion().setEpoch(now.version.epoch.value());
   out.getVersion().setCounter(now.version.counter);
+  out.getBase().setEpoch(base.epoch.value());
+  out.getBase().setCounter(base.counter);
   out.setLength(static_cast<std::uint32_t>(now.bytes.size()));
   return reply;
 }
@@ -1114,6 +1126,12 @@ void FakeCluster::wipe(unsigned server) {
   std::lock_guard lock(state_->mutex);
   std::erase_if(state_->chunks, [&](const auto& entry) { return entry.first.first == server; });
 }
+void FakeCluster::restart_servers() {
+  std::lock_guard lock(state_->mutex);
+  ++state_->epoch;
+  ++state_->routing_version;
+  for (const auto& [key, chunk] : state_->chunks) state_->reconciled[key.second] = state_->epoch;
+}
 void FakeCluster::lose_unsynced() {
   std::lock_guard lock(state_->mutex);
   ++state_->epoch;
@@ -1130,6 +1148,7 @@ void FakeCluster::lose_unsynced() {
       continue;
     }
     chunk.bytes = *chunk.synced_bytes;
+    chunk.version = chunk.synced_version;
     chunk.synced = true;
     chunk.last = {};
     ++it;

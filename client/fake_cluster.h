@@ -51,6 +51,7 @@ class FakeCluster {
   void new_epoch(unsigned without_server);  // groups lose that server; nobody else takes its place
   void corrupt(unsigned server);            // flips a byte of each chunk stored there
   void wipe(unsigned server);               // its chunks are gone, but it stays in sync
+  void restart_servers();                   // all at once: groups are reconciled, and nothing is lost
   void lose_unsynced();                     // all servers restarted: bytes never synced are gone
   std::size_t chunks_on(unsigned server) const;
   std::size_t unsynced_chunks() const;

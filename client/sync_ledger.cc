@@ -13,15 +13,24 @@ constexpr std::size_t kSweepFiles = 2048;  // of one round
 }  // namespace
 
 void SyncLedger::acknowledged(const InodeRef& inode, const ChunkTarget& target,
-                              const std::vector<Version>& versions, std::shared_ptr<const ChunkBytes> bytes,
-                              Durable synced) {
+                              const std::vector<Acknowledged>& versions,
+                              std::shared_ptr<const ChunkBytes> bytes, Durable synced) {
   FileData& file = *inode->file;
   auto& entries = file.unsynced[target.chunk.index];
+  if (!entries.empty() && entries.back().version == versions.front().base &&
+      entries.back().data == target.chunk.data) {
+    // What was acknowledged under an earlier epoch is there, below these bytes.
+    const Epoch earlier = versions.front().base.epoch;
+    for (auto& entry : entries) {
+      if (entry.version.epoch == earlier && entry.data == target.chunk.data)
+        entry.version = versions.front().version;
+    }
+  }
   if (synced == Durable::kYes) {
     // A durable write covers what its epoch acknowledged before it.
     std::vector<Unsynced> covered, older;
     for (auto& entry : entries) {
-      (entry.version.epoch == versions.back().epoch ? covered : older).push_back(std::move(entry));
+      (entry.version.epoch == versions.back().version.epoch ? covered : older).push_back(std::move(entry));
     }
     release(covered);
     entries = std::move(older);
@@ -43,7 +52,7 @@ void SyncLedger::acknowledged(const InodeRef& inode, const ChunkTarget& target,
   } else {
     context_.dirty_memory.give(memory);
   }
-  for (const Version& version : versions) {
+  for (const auto& [base, version] : versions) {
     // Without bytes to tell apart, the newest version of an epoch stands for the earlier ones.
     if (!room && !entries.empty() && !entries.back().bytes && entries.back().version.epoch == version.epoch &&
         entries.back().data == target.chunk.data) {
@@ -79,6 +88,13 @@ Result<SyncLedger::Outcome> SyncLedger::answered(Inode& inode, std::span<const C
     auto it = file.unsynced.find(asked[i].chunk.index);
     if (codes[i] != Code::kLostUnsynced || it == file.unsynced.end()) continue;
     auto& entries = it->second;
+    const bool still = std::any_of(entries.begin(), entries.end(), [&](const Unsynced& entry) {
+      return entry.version.epoch == asked[i].version.epoch && entry.data == asked[i].chunk.data;
+    });
+    if (!still) {
+      if (outcome == Outcome::kSynced) outcome = Outcome::kAskAgain;
+      continue;
+    }
     // The file may have got other data since (it was truncated): then these bytes are no part of it.
     const bool current = inode.have_layout && inode.layout.layers.front().data == asked[i].chunk.data;
     const bool all =
@@ -99,7 +115,7 @@ Result<SyncLedger::Outcome> SyncLedger::answered(Inode& inode, std::span<const C
   }
   for (std::size_t i = 0; i < asked.size(); ++i) {
     auto it = file.unsynced.find(asked[i].chunk.index);
-    if (it == file.unsynced.end()) continue;
+    if (it == file.unsynced.end() || codes[i] == Code::kLostUnsynced) continue;
     if (codes[i] == Code::kOk) {
       std::vector<Unsynced> synced, rest;
       for (auto& entry : it->second) {

@@ -2,7 +2,8 @@
 // room.
 //
 // Why: a buffered write that the chain acknowledged may be lost when all its servers lose power. fsync asks
-// for the newest version of each epoch; what was lost is written again from here. A sweep asks in the
+// for the newest version, and for those of earlier epochs that it is not known to stand on; what was lost is
+// written again from here. A sweep asks in the
 // background for what is some seconds old (the servers sync by themselves meanwhile), so that the ledger
 // stays small. Members marked [inode]: under that inode's mutex. Otherwise thread-safe. Owner: WriteBack.
 #pragma once
@@ -13,20 +14,34 @@
 
 namespace cairn::client {
 
+// Writes of a chunk of which each stands on the one before: the last one holds them all.
+struct Acknowledged {
+  Version base;  // under the first of them
+  Version version;
+};
+
+// Whether a write stands on an earlier version: nothing is lost within an epoch, and after one only if the
+// servers say on what they applied it.
+inline bool stands_on(const ChunkWritten& written, const Version& earlier) {
+  return written.base == earlier || written.version.epoch == earlier.epoch;
+}
+
 class SyncLedger {
  public:
   explicit SyncLedger(FileContext& context) : context_(context) {}
 
-  // [inode] The chain acknowledged `bytes` of a chunk under `versions` (the newest of each epoch). Their
-  // memory is kept with them, or given up. `synced`: they are on disk, and noted only if older bytes of the
-  // chunk may be lost below them.
-  void acknowledged(const InodeRef& inode, const ChunkTarget& target, const std::vector<Version>& versions,
-                    std::shared_ptr<const ChunkBytes> bytes, Durable synced);
+  // [inode] The chain acknowledged `bytes` of a chunk under `versions`, in order. Their memory is kept with
+  // them, or given up. `synced`: they are on disk, and noted only if older bytes of the chunk may be lost
+  // below them.
+  void acknowledged(const InodeRef& inode, const ChunkTarget& target,
+                    const std::vector<Acknowledged>& versions, std::shared_ptr<const ChunkBytes> bytes,
+                    Durable synced);
   // [inode] What to ask the servers about.
   std::vector<ChunkVersion> ask(const Inode& inode) const;
   enum class Outcome {
     kSynced,
     kWriteAgain,  // the servers lost bytes; they are dirty again
+    kAskAgain,    // meanwhile a later write was found to stand on what was asked about
   };
   // [inode] The answers. kLostUnsynced: bytes are lost for good. Others: it can't be told (now).
   Result<Outcome> answered(Inode& inode, std::span<const ChunkVersion> asked, std::span<const Code> codes);

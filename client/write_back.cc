@@ -249,7 +249,7 @@ rpc::Task<Result<bool>> WriteBack::store(InodeRef inode, std::uint64_t index, Du
   }
   if (ahead) spawn(extend_ahead(inode, index));
   Result<> outcome;
-  std::vector<Version> versions;  // newest of each epoch
+  std::vector<Acknowledged> versions;
   bool first = true;
   for (auto& run : bytes->runs()) {
     ChunkWrite one = write;
@@ -265,10 +265,10 @@ rpc::Task<Result<bool>> WriteBack::store(InodeRef inode, std::uint64_t index, Du
       outcome = fail(std::move(written.error()));
       break;
     }
-    if (!versions.empty() && versions.back().epoch == written->version.epoch) {
-      versions.back() = written->version;
+    if (!versions.empty() && stands_on(*written, versions.back().version)) {
+      versions.back().version = written->version;
     } else {
-      versions.push_back(written->version);
+      versions.push_back({written->base, written->version});
     }
   }
   {

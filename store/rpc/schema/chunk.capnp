@@ -44,6 +44,7 @@ struct WriteReply {
   digest @1 :Common.Digest;    # of the chunk's content afterwards (put: goes into the seal's receipt)
   length @2 :UInt32;
   available @3 :UInt64;        # Forward only: bytes left on the fullest target from here to the end of the chain
+  base @4 :Common.Version;     # Write only: what it was applied over (zero: nothing was stored, or not known any more)
 }
 
 struct ReadRequest {
