@@ -7,6 +7,7 @@
 #include "store/rpc/schema/chunk.capnp.h"
 #include "store/rpc/schema/cluster.capnp.h"
 #include "store/rpc/schema/common.capnp.h"
+#include "store/rpc/schema/lock.capnp.h"
 #include "store/rpc/schema/meta.capnp.h"
 
 namespace cairn::rpc {
@@ -37,6 +38,10 @@ namespace cairn::rpc {
   X(RemoveXattr, 25, RemoveXattrRequest, Empty)               \
   X(StatFs, 26, Empty, StatFsReply)                           \
   X(SyncMeta, 27, SyncMetaRequest, Empty)                     \
+  X(Lock, 30, LockRequest, LockReply)                         \
+  X(CancelLock, 31, CancelLockRequest, CancelLockReply)       \
+  X(TestLock, 32, TestLockRequest, TestLockReply)             \
+  X(NameLocks, 33, NameLocksRequest, Empty)                   \
   X(CreateObject, 40, CreateObjectRequest, CreateObjectReply) \
   X(Seal, 41, SealRequest, SealReply)                         \
   X(AbortObject, 42, AbortObjectRequest, Empty)               \
@@ -53,6 +58,7 @@ namespace cairn::rpc {
   /* reverse calls: meta -> client, meta -> chunkserver */    \
   X(Recall, 80, RecallRequest, Empty)                         \
   X(Poke, 81, PokeRequest, Empty)                             \
+  X(LocksSettled, 82, LocksSettledRequest, Empty)             \
   /* client -> chunkserver */                                 \
   X(Write, 100, WriteRequest, WriteReply)                     \
   X(Read, 101, ReadRequest, ReadReply)                        \
