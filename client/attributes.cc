@@ -83,8 +83,8 @@ FileSystem::Task<Entry> FileSystemImpl::setattr(InodeId id, SetAttr change) {
   if (auto done = try_setattr(id, change)) co_return std::move(*done);
   InodeRef inode = inodes_.get(id);
   if (change.valid & kSetSize) {
-    auto set =
-        co_await set_size(context_, leases_, write_back_, reporter_, inode, change, context_.deadline());
+    auto set = co_await set_size(context_, leases_, write_back_, reporter_, inode, change, Shrink::kYes,
+                                 context_.deadline());
     if (!set) co_return fail(std::move(set.error()));
     co_return entry_from(inode, *set, Counted::kNo);
   }

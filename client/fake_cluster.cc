@@ -512,8 +512,11 @@ Result<OutMessage> FakeCluster::State::query(const Request& request, SessionId s
     case method::SyncMeta::kNumber:
       reply.body<schema::Empty>();
       return reply;
-    case method::StatFs::kNumber:
-      reply.body<schema::StatFsReply>().setFiles(inodes.size());
+    case method::StatFs::kNumber: {
+      auto body = reply.body<schema::StatFsReply>();
+      body.setFiles(inodes.size());
+      body.setTotal(1ULL << 40);
+      body.setAvailable(1ULL << 40);
       return reply;
     case method::Lookup::kNumber: {
       auto body = request.body<method::Lookup>();
@@ -748,6 +751,7 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
           }
           // Bytes below the size and outside the holes exist.
           for (std::uint64_t index = 0; index < chunks_of(inode.attr.size, options.chunk_size); ++index) {
+          for (auto range : item.getPunched()) inode.holes.add(range.getFrom(), range.getTo());
             const ChunkId chunk{inode.data, static_cast<std::uint32_t>(index), 0};
             CHECK(inode.holes.contains(index) || chunks.contains({members_of(chunk).front(), chunk}),
                   "a report claims a chunk that is not stored");

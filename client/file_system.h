@@ -169,6 +169,11 @@ class FileSystem {
   virtual Task<void> fsyncdir(InodeId dir) = 0;
   virtual Task<void> release(Handle handle) = 0;
   virtual Task<void> sync() = 0;  // everything, durable
+  // fallocate(2), `mode` as there: 0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE; others: kUnimplemented.
+  // Space is not set aside: there being room now is checked, and a later write may find the servers full.
+  virtual Task<void> allocate(Handle handle, int mode, std::uint64_t offset, std::uint64_t length) = 0;
+  // lseek(2) with SEEK_DATA or SEEK_HOLE; nullopt: no such place (ENXIO).
+  virtual Task<std::optional<std::uint64_t>> seek(Handle handle, std::uint64_t offset, int whence) = 0;
 
   // --- by path, blocking, for programs ("/a/b", no ".." handling beyond the usual) ---
   virtual Result<Entry> stat(std::string_view path) = 0;

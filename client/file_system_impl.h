@@ -65,6 +65,8 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   Task<std::uint32_t> write(Handle handle, std::uint64_t offset, rpc::Buffer data) override;
   Task<void> flush(Handle handle) override;
   Task<void> fsync(Handle handle, bool data_only) override;
+  Task<void> allocate(Handle handle, int mode, std::uint64_t offset, std::uint64_t length) override;
+  Task<std::optional<std::uint64_t>> seek(Handle handle, std::uint64_t offset, int whence) override;
   Task<void> fsyncdir(InodeId dir) override;
   Task<void> release(Handle handle) override;
   Task<void> sync() override;
@@ -120,6 +122,8 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   void released(FileHandle& handle);
   Result<InodeId> resolve(std::string_view path, std::string* last, InodeId* parent);
 
+  // Zeros in [from, to) of what the file has; whole chunks become holes.
+  rpc::Task<Result<>> zero(InodeRef inode, std::uint64_t from, std::uint64_t to, Deadline deadline);
   rpc::Runtime& runtime_;
   Session& session_;
   const ClientOptions& options_;

@@ -72,7 +72,7 @@ class Model {
     const auto client = static_cast<unsigned>(rng_.one_in(4) ? 1 : 0);
     const Handle opened = handle(file, client);
     ASSERT_TRUE(opened);
-    switch (rng_.below(12)) {
+    switch (rng_.below(14)) {
       case 0:
       case 1:
       case 2:
@@ -129,6 +129,38 @@ class Model {
           file.model.clear();
         }
         break;
+      case 12: {
+        const int modes[] = {0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                             FALLOC_FL_ZERO_RANGE, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE};
+        const int mode = modes[rng_.below(std::size(modes))];
+        const std::uint64_t from = rng_.below(kSizeMax), to = from + 1 + rng_.below(kSizeMax - from);
+        auto done = fs(client).block_on<void>(fs(client).allocate(opened, mode, from, to - from));
+        ASSERT_TRUE(done) << done.error().to_string();
+        if ((mode & FALLOC_FL_KEEP_SIZE) == 0 && file.model.size() < to) file.model.resize(to, '\0');
+        if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0 && from < file.model.size()) {
+          const std::uint64_t n = std::min<std::uint64_t>(to, file.model.size()) - from;
+          file.model.replace(from, n, n, '\0');
+        }
+        break;
+      }
+      case 13: {
+        const std::uint64_t from = rng_.below(kSizeMax);
+        auto data = fs(client).block_on<std::optional<std::uint64_t>>(fs(client).seek(opened, from, SEEK_DATA));
+        ASSERT_TRUE(data) << data.error().to_string();
+        // What is passed over is zeros.
+        const std::uint64_t until = std::min<std::uint64_t>(data->value_or(UINT64_MAX), file.model.size());
+        if (from < until) {
+          ASSERT_EQ(file.model.substr(from, until - from), std::string(until - from, '\0'));
+        }
+        auto hole = fs(client).block_on<std::optional<std::uint64_t>>(fs(client).seek(opened, from, SEEK_HOLE));
+        ASSERT_TRUE(hole) << hole.error().to_string();
+        ASSERT_EQ(hole->has_value(), from < file.model.size());
+        if (*hole) {
+          ASSERT_GE(**hole, from);
+          ASSERT_LE(**hole, file.model.size());
+        }
+        break;
+      }
     }
   }
 

@@ -1,12 +1,18 @@
 // Open files.
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <cstring>
+
+#include "client/allocate.h"
 #include "client/file_system_impl.h"
 
 namespace cairn::client {
 
 namespace {
+
+constexpr std::uint64_t kZeroPiece = 1 << 20;
 
 // The bytes were dropped, and the server removes the inode. Whoever still asks to open it looked the name up
 // before; the kernel looks it up again.
@@ -177,6 +183,90 @@ FileSystem::Task<void> FileSystemImpl::fsync(Handle handle, bool data_only) {
   if (!done) co_return done;
   if (error) co_return fail(std::move(*error));
   co_return Result<>{};
+}
+
+// --- holes ---
+
+FileSystem::Task<void> FileSystemImpl::allocate(Handle handle, int mode, std::uint64_t offset,
+                                                std::uint64_t length) {
+  const Deadline deadline = context_.deadline();
+  const InodeRef inode = handle->inode;
+  const bool zeros = (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0;
+  const bool keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
+  const std::uint64_t end = offset + length;
+  std::uint64_t size = 0, missing = 0;
+  for (bool known = false; !known;) {
+    CO_TRYV(co_await leases_.ensure(inode, Lease::kExclusive, deadline));
+    std::lock_guard lock(inode->mutex);
+    known = inode->have_layout && inodes_.usable(*inode, Lease::kExclusive);
+    if (!known) continue;
+    if (end < offset || too_long(end, inode->layout.chunk_size()))
+      co_return fail(Code::kRange, "the range ends past what a file can have");
+    size = inode->size();
+    if (!zeros) missing = unallocated_bytes(*inode, offset, end);
+  }
+  if (missing > 0) {
+    CO_TRY(const StatFs space, co_await statfs());
+    if (space.available_bytes < missing)
+      co_return fail(Code::kNoSpace, std::to_string(missing) + " bytes are wanted, and " +
+                                         std::to_string(space.available_bytes) + " are free");
+  }
+  if (zeros && offset < size) CO_TRYV(co_await zero(inode, offset, std::min(end, size), deadline));
+  if (!keep_size && end > size)
+    CO_TRYV(co_await grow_to(context_, leases_, write_back_, reporter_, inode, end, deadline));
+  co_return Result<>{};
+}
+
+rpc::Task<Result<>> FileSystemImpl::zero(InodeRef inode, std::uint64_t from, std::uint64_t to,
+                                         Deadline deadline) {
+  std::vector<Range> parts;  // of chunks that keep other bytes
+  Range whole;               // chunks
+  Handle handle;
+  {
+    std::lock_guard lock(inode->mutex);
+    const std::uint32_t chunk_size = inode->layout.chunk_size();
+    const bool to_end = to >= inode->size();
+    whole = {chunks_of(from, chunk_size), to_end ? chunks_of(to, chunk_size) : to / chunk_size};
+    if (whole.empty()) {
+      parts = {{from, to}};
+    } else {
+      parts = {{from, whole.from * chunk_size}, {whole.to * chunk_size, to}};
+    }
+    // A hole is zeros already.
+    for (Range& part : parts) {
+      while (!part.empty()) {
+        const std::uint64_t next = std::min(part.to, (part.from / chunk_size + 1) * chunk_size);
+        if (unallocated_bytes(*inode, part.from, next) != next - part.from) break;
+        part.from = next;
+      }
+    }
+    handle = make_handle(inode, O_WRONLY);
+    handle->keeps_size = true;
+  }
+  if (!whole.empty())
+    CO_TRYV(co_await empty_chunks(context_, leases_, write_back_, reporter_, inode, whole, deadline));
+  for (const Range& part : parts) {
+    for (std::uint64_t at = part.from; at < part.to;) {
+      const std::uint64_t size = std::min<std::uint64_t>(part.to - at, kZeroPiece);
+      rpc::Buffer bytes = rpc::Buffer::allocate(size);
+      std::memset(bytes.writable().data(), 0, size);
+      CO_TRYV(co_await write(handle, at, std::move(bytes)));
+      at += size;
+    }
+  }
+  release_now(handle);
+  co_return Result<>{};
+}
+
+FileSystem::Task<std::optional<std::uint64_t>> FileSystemImpl::seek(Handle handle, std::uint64_t offset,
+                                                                    int whence) {
+  const InodeRef inode = handle->inode;
+  for (;;) {
+    CO_TRYV(co_await leases_.ensure(inode, Lease::kShared, context_.deadline()));
+    std::lock_guard lock(inode->mutex);
+    if (!inode->have_layout || !inodes_.usable(*inode)) continue;
+    co_return whence == SEEK_DATA ? seek_data(*inode, offset) : seek_hole(*inode, offset);
+  }
 }
 
 FileSystem::Task<void> FileSystemImpl::fsyncdir(InodeId) {

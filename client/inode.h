@@ -94,6 +94,7 @@ struct FileData {
   RangeSet holes;       // chunk indices that were never written, up to infinity
   RangeSet written;     // chunk indices flushed and not reported
   std::map<std::uint64_t, std::vector<Unsynced>> unsynced;  // by chunk index, oldest first
+  RangeSet punched;     // chunk indices made holes and not reported
   bool sweep_queued = false;                                // in the sync ledger's list
   std::uint64_t reported_size = 0;
   bool report_size = false;   // size, written or bytes differ from what the server knows
@@ -117,7 +118,7 @@ struct FileData {
   bool extending = false;
 
   bool clean() const {
-    return dirty.empty() && written.empty() && !report_size && !report_times && !report_atime &&
+    return dirty.empty() && written.empty() && punched.empty() && !report_size && !report_times && !report_atime &&
            !report_mode && !trim_done;
   }
 };
@@ -161,6 +162,10 @@ inline std::uint64_t chunks_of(std::uint64_t size, std::uint32_t chunk_size) {
 }
 constexpr std::uint64_t kNoChunk = UINT64_MAX;
 
+constexpr std::uint64_t kChunksMax = std::uint64_t{1} << 32;  // a chunk's index has 32 bits
+
+// A file of so many bytes has too many chunks.
+inline bool too_long(std::uint64_t size, std::uint32_t chunk_size) { return size / chunk_size >= kChunksMax; }
 }  // namespace cairn::client
 
 namespace cairn {
@@ -180,6 +185,9 @@ class FileHandle {
   bool writable() const;
   bool append() const;
   // Guarded by the inode's mutex:
+  bool keeps_size = false;  // writes are cut at the end of the file; set before use
+  // A file lock taken through it ended with its session (client/file_locks.h): it reads and writes no more.
+  std::atomic<bool> lost_lock{false};
   bool released = false;
   std::uint64_t seen_errors = 0;  // bytes given up that somebody was told of, here or before
   std::uint64_t old_errors = 0;   // bytes given up before it was opened

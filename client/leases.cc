@@ -18,6 +18,7 @@ void Leases::adopt(Inode& inode, FileData& file, const AttrRecord& attr, const L
   file.reported_size = attr.attr.size;
   file.report_size = file.report_times = file.report_atime = file.report_mode = file.trim_done = false;
   file.written.clear();
+  file.punched.clear();
   file.ahead.clear();
 }
 

@@ -49,6 +49,8 @@ class RangeSet {
     auto it = ranges_.upper_bound(value);
     return it != ranges_.begin() && std::prev(it)->second > value;
   }
+  // The end of the range that holds `value`.
+  std::uint64_t end_of(std::uint64_t value) const { return std::prev(ranges_.upper_bound(value))->second; }
   // How many values below `value` are in the set.
   std::uint64_t count_below(std::uint64_t value) const {
     std::uint64_t count = 0;

@@ -16,6 +16,7 @@ struct Reporter::Item {
   bool has_size = false;
   std::uint64_t size = 0;
   std::vector<Range> written;
+  std::vector<Range> punched;
   std::uint64_t bytes = 0;
   bool trim_done = false;
   std::int64_t atime = 0;
@@ -88,12 +89,17 @@ std::optional<Reporter::Item> Reporter::build(const InodeRef& ref) const {
       for (const Range& range : file.written.list()) {
         if (range.from < chunks) item.written.push_back({range.from, std::min(range.to, chunks)});
       }
+      for (const Range& range : file.punched.list()) {
+        if (range.from < chunks) item.punched.push_back({range.from, std::min(range.to, chunks)});
+      }
       item.trim_done = file.trim_done;
-      item.has_size = item.size != file.reported_size || !item.written.empty() || item.trim_done;
+      item.has_size = item.size != file.reported_size || !item.written.empty() || !item.punched.empty() ||
+                      item.trim_done;
       const std::uint64_t holes = file.holes.count_below(chunks);
       item.bytes = std::min(item.size, (chunks - holes) * chunk_size);
       if (item.has_size) {
         for (const Range& range : item.written) file.written.remove(range.from, range.to);
+        for (const Range& range : item.punched) file.punched.remove(range.from, range.to);
         file.trim_done = false;
       }
       file.report_size = !file.dirty.empty() || item.size != inode.size();
@@ -124,7 +130,16 @@ void Reporter::restore(const Item& item) const {
   file.settled.notify();
   if (item.inode->session != item.session || item.session != context_.session.id())
     return;  // it ended meanwhile
-  for (const Range& range : item.written) file.written.add(range.from, range.to);
+  // What happened to a chunk since then is newer.
+  const auto again = [](const std::vector<Range>& ranges, const RangeSet& newer, RangeSet& into) {
+    RangeSet old;
+    for (const Range& range : ranges) old.add(range.from, range.to);
+    for (const Range& range : newer.list()) old.remove(range.from, range.to);
+    for (const Range& range : old.list()) into.add(range.from, range.to);
+  };
+  const RangeSet written = file.written;
+  again(item.written, file.punched, file.written);
+  again(item.punched, written, file.punched);
   if (item.has_size) file.report_size = true;
   if (item.trim_done) file.trim_done = true;
   if (item.mtime != 0) file.report_times = true;
@@ -228,6 +243,11 @@ rpc::Task<> Reporter::round(std::vector<Entry> entries) {
             for (unsigned w = 0; w < from.written.size(); ++w) {
               written[w].setFrom(from.written[w].from);
               written[w].setTo(from.written[w].to);
+            }
+            auto punched = to.initPunched(static_cast<unsigned>(from.punched.size()));
+            for (unsigned p = 0; p < from.punched.size(); ++p) {
+              punched[p].setFrom(from.punched[p].from);
+              punched[p].setTo(from.punched[p].to);
             }
             to.setBytes(from.bytes);
             to.setTrimDone(from.trim_done);

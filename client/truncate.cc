@@ -56,7 +56,7 @@ rpc::Task<Result<>> finish_trim(FileContext& context, InodeRef inode, RangeSet k
 }
 
 rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, WriteBack& write_back,
-                                       Reporter& reporter, InodeRef inode, SetAttr change,
+                                       Reporter& reporter, InodeRef inode, SetAttr change, Shrink shrink,
                                        Deadline deadline) {
   const std::uint64_t size = change.attr.size;
   InUse in_use(context, write_back, inode);
@@ -72,6 +72,7 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
       std::lock_guard lock(inode->mutex);
       if (!context.inodes.usable(*inode, Lease::kExclusive) || inode->recalling || !inode->have_layout)
         continue;
+      if (shrink == Shrink::kNo && inode->size() >= size) co_return inode->attr;
       generation = inode->generation;
       session = inode->session;
       context.dirty_memory.give(inode->file->dirty.cut(size));

@@ -8,8 +8,11 @@
 namespace cairn::client {
 
 // Sets the size (and what else `change` names). Takes the exclusive lease.
+// `shrink` no: a file that is longer already stays as it is.
+enum class Shrink { kNo, kYes };
 rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, WriteBack& write_back,
-                                       Reporter& reporter, InodeRef inode, SetAttr change, Deadline deadline);
+                                       Reporter& reporter, InodeRef inode, SetAttr change, Shrink shrink,
+                                       Deadline deadline);
 // Carries out layout.trim, if there is one. The exclusive lease is held. Chunks in `known_holes` are not
 // there.
 rpc::Task<Result<>> finish_trim(FileContext& context, InodeRef inode, RangeSet known_holes,

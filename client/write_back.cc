@@ -11,7 +11,6 @@ namespace {
 constexpr auto kAge = std::chrono::seconds(5);
 constexpr auto kSweepEvery = std::chrono::seconds(2);
 constexpr auto kTick = std::chrono::milliseconds(100);
-constexpr std::uint64_t kChunksMax = std::uint64_t{1} << 32;  // a chunk's index has 32 bits
 
 // Nothing can be stored any more under the lease or session that the bytes were written under.
 bool is_final(const Error& error) {
@@ -68,8 +67,12 @@ std::optional<Result<std::uint32_t>> WriteBack::try_write(FileHandle& handle, st
     if (data.empty()) return std::uint32_t{0};
     const std::uint32_t chunk_size = inode.layout.chunk_size();
     if (handle.append()) offset = inode.size();
+    if (handle.keeps_size) {
+      if (offset >= inode.size()) return static_cast<std::uint32_t>(data.size());
+      data = data.first(std::min<std::uint64_t>(data.size(), inode.size() - offset));
+    }
     const std::uint64_t end = offset + data.size();
-    if (end < offset || end / chunk_size >= kChunksMax) {
+    if (end < offset || too_long(end, chunk_size)) {
       return fail(Code::kRange, "a file has at most " + std::to_string(kChunksMax) + " chunks of " +
                                     std::to_string(chunk_size) + " bytes");
     }
@@ -282,6 +285,7 @@ rpc::Task<Result<bool>> WriteBack::store(InodeRef inode, std::uint64_t index, Du
     } else if (outcome) {
       file.dirty.end_flush(index);  // its memory goes with the ledger's entry
       file.holes.remove(index, index + 1);
+      file.punched.remove(index, index + 1);
       file.written.add(index, index + 1);
       file.report_size = true;
       ledger_.acknowledged(inode, write.target, versions, bytes, durable);

@@ -214,6 +214,46 @@ void handle_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, fuse_file_info*
               finish_empty("fsync", inode));
 }
 
+// Collapsing and inserting ranges would move bytes between chunks; ext4's other modes are there.
+void handle_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+                      fuse_file_info* info) {
+  constexpr int kPunch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  const InodeId inode(ino);
+  if (mode != kPunch && (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_ZERO_RANGE)) != 0) {
+    fuse_reply_err(req, EOPNOTSUPP);
+    return;
+  }
+  auto finish = [inode](fuse_req_t req, Result<> done) {
+    if (req == nullptr) return;
+    if (done) {
+      fuse_reply_err(req, 0);
+    } else {
+      reply_error(req, {"fallocate", inode, RangeMeans::kOffset}, done.error());
+    }
+  };
+  start<void>(req, Kind::kChange, "fallocate",
+              frontend(req).files.allocate(file_of(info)->handle, mode, static_cast<std::uint64_t>(offset),
+                                           static_cast<std::uint64_t>(length)),
+              finish);
+}
+
+// The kernel asks for SEEK_DATA and SEEK_HOLE only.
+void handle_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, fuse_file_info* info) {
+  using Place = std::optional<std::uint64_t>;
+  const InodeId inode(ino);
+  start<Place>(req, Kind::kRead, "lseek",
+               frontend(req).files.seek(file_of(info)->handle, static_cast<std::uint64_t>(offset), whence),
+               [inode](fuse_req_t req, Result<Place> found) {
+                 if (req == nullptr) return;
+                 if (!found) return reply_error(req, {"lseek", inode}, found.error());
+                 if (*found) {
+                   fuse_reply_lseek(req, static_cast<off_t>(**found));
+                 } else {
+                   fuse_reply_err(req, ENXIO);
+                 }
+               });
+}
+
 }  // namespace
 
 void add_file_handlers(fuse_lowlevel_ops& ops) {
@@ -224,6 +264,8 @@ void add_file_handlers(fuse_lowlevel_ops& ops) {
   ops.write = handle_write;
   ops.flush = handle_flush;
   ops.fsync = handle_fsync;
+  ops.fallocate = handle_fallocate;
+  ops.lseek = handle_lseek;
 }
 
 }  // namespace cairn::fuse

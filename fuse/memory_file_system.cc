@@ -599,6 +599,37 @@ FileSystem::Task<void> MemoryFileSystem::fsync(Handle, bool data_only) {
 }
 
 FileSystem::Task<void> MemoryFileSystem::fsyncdir(InodeId) {
+FileSystem::Task<void> MemoryFileSystem::allocate(Handle handle, int mode, std::uint64_t offset,
+                                                  std::uint64_t length) {
+  return run<void>("fallocate", [&]() -> Result<> {
+    TRY(Node * file, node(of(handle).inode));
+    const std::uint64_t end = offset + length, size = file->attr.size;
+    if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0) {
+      for (std::uint64_t at = offset; at < std::min(end, size);) {
+        const std::uint64_t next = std::min({end, size, (at / kBlock + 1) * kBlock});
+        if (const auto block = file->blocks.find(at / kBlock); block != file->blocks.end())
+          block->second.replace(at % kBlock, next - at, next - at, '\0');
+        at = next;
+      }
+    }
+    if ((mode & FALLOC_FL_KEEP_SIZE) == 0 && end > size) resize(*file, end);
+    return {};
+  });
+}
+
+FileSystem::Task<std::optional<std::uint64_t>> MemoryFileSystem::seek(Handle handle, std::uint64_t offset,
+                                                                      int whence) {
+  using Place = std::optional<std::uint64_t>;
+  return run<Place>("lseek", [&]() -> Result<Place> {
+    TRY(Node * file, node(of(handle).inode));
+    const std::uint64_t size = file->attr.size;
+    for (std::uint64_t at = offset; at < size; at = (at / kBlock + 1) * kBlock) {
+      if (file->blocks.contains(at / kBlock) == (whence == SEEK_DATA)) return Place(at);
+    }
+    return whence == SEEK_HOLE && offset < size ? Place(size) : Place();
+  });
+}
+
   return run<void>("fsyncdir", [] { return Result<>(); });
 }
 

@@ -90,6 +90,8 @@ class MemoryFileSystem final : public FileSystem {
   Task<std::uint32_t> write(Handle handle, std::uint64_t offset, rpc::Buffer data) override;
   Task<void> flush(Handle handle) override;
   Task<void> fsync(Handle handle, bool data_only) override;
+  Task<void> allocate(Handle handle, int mode, std::uint64_t offset, std::uint64_t length) override;
+  Task<std::optional<std::uint64_t>> seek(Handle handle, std::uint64_t offset, int whence) override;
   Task<void> fsyncdir(InodeId dir) override;
   Task<void> release(Handle handle) override;
   Task<void> sync() override;

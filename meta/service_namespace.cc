@@ -188,6 +188,7 @@ rpc::Task<MetaService::Reply> MetaService::report(const rpc::Request& request) {
     item.size = from.getSize();
     item.written = ranges_of(from.getWritten());
     item.bytes = from.getBytes();
+    item.punched = ranges_of(from.getPunched());
     item.trim_done = from.getTrimDone();
     item.atime = from.getAtime();
     item.mtime = from.getMtime();

@@ -96,6 +96,7 @@ struct ReportItem {
   std::uint64_t closed = 0;
   Keep keep = Keep::kExclusive;
 };
+  Ranges punched;  // not in `written`; the holder emptied these chunks
 // One code an item; an item with a code other than kOk changed nothing. `durable`: the data was synced
 // before.
 Result<std::vector<Code>> report(Env& env, const std::vector<ReportItem>& items, bool durable);

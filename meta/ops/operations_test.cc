@@ -194,6 +194,33 @@ TEST_F(OperationsTest, ShrinkSetsTrimAndForbidsGrowthUntilItIsDone) {
   EXPECT_EQ(set_size(id, 9 * kChunk)->record.holes, (Ranges{{5, 9}}));
 }
 
+TEST_F(OperationsTest, PunchedChunksAreHolesAgain) {
+  const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
+  const InodeId id = file.inode.id;
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::extend_bound(env, {id, *file.exclusive, 10}); }));
+  ops::ReportItem item{id, *file.exclusive, true, 8 * kChunk, {{0, 8}}, 8 * kChunk};
+  ASSERT_EQ(report(item), Code::kOk);
+  item.written = {{6, 7}};
+  item.punched = {{2, 4}, {7, 100}};
+  ASSERT_EQ(report(item), Code::kOk);
+  EXPECT_EQ(inode(id).holes, (Ranges{{2, 4}, {7, 8}})) << "below the end of the file";
+  item.written = {{3, 4}};
+  item.punched = {{5, 4}};
+  EXPECT_EQ(report(item), Code::kInvalidArgument);
+  item.punched = {};
+  ASSERT_EQ(report(item), Code::kOk);
+  EXPECT_EQ(inode(id).holes, (Ranges{{2, 3}, {7, 8}}));
+  // Too many holes: what is emptied stays a chunk, and nobody is refused.
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::extend_bound(env, {id, *file.exclusive, 40'000}); }));
+  item.size = 40'000 * kChunk;
+  item.written = {{0, 40'000}};
+  ASSERT_EQ(report(item), Code::kOk);
+  item.written = {};
+  for (std::uint64_t i = 1; i < 40'000; i += 2) item.punched.push_back({i, i + 1});
+  ASSERT_EQ(report(item), Code::kOk);
+  EXPECT_TRUE(inode(id).holes.empty());
+}
+
 TEST_F(OperationsTest, TruncationToZeroTakesAFreshDataId) {
   const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
   const InodeId id = file.inode.id;

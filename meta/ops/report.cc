@@ -11,7 +11,8 @@ namespace {
 
 // What a report may say of a file under the bound that its holder has.
 Code check_extent(const InodeRecord& inode, const ReportItem& item) {
-  if (!inode.is_regular() || !well_formed(item.written)) return Code::kInvalidArgument;
+  if (!inode.is_regular() || !well_formed(item.written) || !well_formed(item.punched))
+    return Code::kInvalidArgument;
   if (!item.written.empty() && item.written.back().to > inode.bound) return Code::kRange;
   if (item.size > inode.size && inode.chunks_of(item.size) > inode.bound) return Code::kRange;
   const bool trim_pending = !inode.trim.empty() && !item.trim_done;
@@ -28,6 +29,11 @@ Code apply_extent(InodeRecord& inode, const ReportItem& item, bool durable) {
   for (const Range& written : item.written) subtract_range(holes, written);
   if (holes.size() > kHolesMax) return Code::kRange;
   inode.holes = std::move(holes);
+  // An emptied chunk reads as zeros, hole or not: with too many holes it stays a chunk without bytes.
+  Ranges more = holes;
+  for (const Range& punched : item.punched)
+    add_range(more, {punched.from, std::min(punched.to, inode.chunks_of(size))});
+  if (more.size() <= kHolesMax) holes = std::move(more);
   inode.size = size;
   if (item.trim_done) inode.trim = {};
   if (durable) inode.synced_size = std::max(inode.synced_size, std::min(item.size, size));

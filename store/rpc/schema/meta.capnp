@@ -123,6 +123,7 @@ struct ReportRequest {
 }
 struct ReportReply { codes @0 :List(UInt16); }   # one an item; leaseLost: this session does not hold it any more
 struct ExtendBoundRequest { mutation @0 :Mutation; inode @1 :UInt64; generation @2 :UInt64; bound @3 :UInt64; }
+    punched @13 :List(Range);  # chunk indices emptied since the last report: holes again (with hasSize)
 struct ExtendBoundReply { bound @0 :UInt64; }
 
 struct RemoveRequest { mutation @0 :Mutation; parent @1 :UInt64; name @2 :Data; directory @3 :Bool; }  # unlink, rmdir
