@@ -6,6 +6,8 @@
 namespace cairn::client {
 namespace {
 
+constexpr const char* kAccessAcl = "system.posix_acl_access";
+
 // Only what a report tells; an owner may be named that is the owner already (tar sets everything).
 bool changes_mode_and_times_only(const Attr& now, const SetAttr& change) {
   constexpr std::uint32_t kOurs = kSetMode | kSetAtime | kSetMtime | kSetAtimeNow | kSetMtimeNow;
@@ -54,9 +56,15 @@ FileSystem::Task<Entry> FileSystemImpl::getattr(InodeId id) {
 std::optional<Result<Entry>> FileSystemImpl::try_setattr(InodeId id, const SetAttr& change) {
   InodeRef inode = inodes_.find(id);
   if (!inode) return std::nullopt;
+  // An access control list, if there may be one, changes with the mode: that is the server's to do.
+  const bool change_mode = (change.valid & kSetMode) != 0;
+  // In a report the time 0 means "unchanged".
+  const bool tells_nothing = ((change.valid & kSetAtime) && change.attr.atime_ns == 0) ||
+                             ((change.valid & kSetMtime) && change.attr.mtime_ns == 0);
   std::lock_guard lock(inode->mutex);
   if (!inode->file || !inode->have_attr || !inode->have_layout || inode->recalling ||
       inode->file->blocked != 0 || !inodes_.usable(*inode, Lease::kExclusive) ||
+      (change_mode && !inode->no_xattrs) || tells_nothing ||
       !changes_mode_and_times_only(inode->attr.attr, change)) {
     return std::nullopt;
   }
@@ -79,6 +87,16 @@ std::optional<Result<Entry>> FileSystemImpl::try_setattr(InodeId id, const SetAt
   return entry_of(*inode, Counted::kNo);
 }
 
+rpc::Task<Result<>> FileSystemImpl::report_mode(InodeRef inode) {
+  bool waits = false;
+  {
+    std::lock_guard lock(inode->mutex);
+    waits = inode->file && inode->file->report_mode;
+  }
+  if (waits) CO_TRYV(co_await reporter_.report(inode, Durable::kNo, context_.deadline()));
+  co_return co_await reporter_.quiet(inode, context_.deadline());
+}
+
 FileSystem::Task<Entry> FileSystemImpl::setattr(InodeId id, SetAttr change) {
   if (auto done = try_setattr(id, change)) co_return std::move(*done);
   InodeRef inode = inodes_.get(id);
@@ -90,13 +108,7 @@ FileSystem::Task<Entry> FileSystemImpl::setattr(InodeId id, SetAttr change) {
   }
   // A report on its way carries older times: it must not arrive after this. Permission bits go first: a new
   // owner takes some of them away.
-  bool mode_first = false;
-  {
-    std::lock_guard lock(inode->mutex);
-    mode_first = inode->file && inode->file->report_mode;
-  }
-  if (mode_first) CO_TRYV(co_await reporter_.report(inode, Durable::kNo, context_.deadline()));
-  CO_TRYV(co_await reporter_.quiet(inode, context_.deadline()));
+  CO_TRYV(co_await report_mode(inode));
   {
     std::lock_guard lock(inode->mutex);
     if (inode->file && change.valid & (kSetMtime | kSetMtimeNow)) inode->file->report_times = false;
@@ -118,6 +130,10 @@ FileSystem::Task<Entry> FileSystemImpl::setattr(InodeId id, SetAttr change) {
   {
     std::lock_guard lock(inode->mutex);
     if (inode->file) inode->file->meta_dirty = true;
+    if (change.valid & kSetMode) {  // the access control list's mask went along
+      inode->xattrs.erase(kAccessAcl);
+      if (!inode->no_xattrs) ++inode->xattr_changes;
+    }
   }
   co_return entry_from(inode, attr, Counted::kNo);
 }
@@ -216,10 +232,12 @@ FileSystem::Task<void> FileSystemImpl::setxattr(InodeId id, std::string name, st
     std::lock_guard lock(inode->mutex);
     inode->no_xattrs = false;
     inode->xattrs.clear();
-    inode->have_attr = false;  // ctime
+    inode->have_attr = false;  // ctime; of an access control list also the mode
     ++inode->xattr_changes;    // answers on their way are from before
   };
   uncertain();
+  // A change of permission bits that is not reported yet came before this one.
+  if (name == kAccessAcl) CO_TRYV(co_await report_mode(inode));
   std::function<void(schema::SetXattrRequest::Builder)> fill = [&](schema::SetXattrRequest::Builder body) {
     body.setInode(id.value());
     body.setName(rpc::data(name));

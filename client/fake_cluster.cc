@@ -148,6 +148,7 @@ struct FakeCluster::State {
   void put_attr(const FakeInode& inode, schema::Attr::Builder to) const {
     encode(inode.attr, to);
     to.setChange(inode.change);
+    to.setNoXattrs(inode.xattrs.empty());
   }
   void put_layout(const FakeInode& inode, schema::Layout::Builder to) const {
     if (!S_ISREG(inode.attr.mode)) return;
@@ -518,6 +519,7 @@ Result<OutMessage> FakeCluster::State::query(const Request& request, SessionId s
       body.setTotal(1ULL << 40);
       body.setAvailable(1ULL << 40);
       return reply;
+    }
     case method::Lookup::kNumber: {
       auto body = request.body<method::Lookup>();
       const InodeId parent(body.getParent());
@@ -749,9 +751,9 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
             CHECK(range.getTo() <= inode.bound, "a chunk beyond the bound was written");
             inode.holes.remove(range.getFrom(), range.getTo());
           }
+          for (auto range : item.getPunched()) inode.holes.add(range.getFrom(), range.getTo());
           // Bytes below the size and outside the holes exist.
           for (std::uint64_t index = 0; index < chunks_of(inode.attr.size, options.chunk_size); ++index) {
-          for (auto range : item.getPunched()) inode.holes.add(range.getFrom(), range.getTo());
             const ChunkId chunk{inode.data, static_cast<std::uint32_t>(index), 0};
             CHECK(inode.holes.contains(index) || chunks.contains({members_of(chunk).front(), chunk}),
                   "a report claims a chunk that is not stored");

@@ -54,6 +54,8 @@ struct SetAttr {
 struct Owner {
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
+  // Taken off the mode of what is made, unless the directory has a default access control list.
+  std::uint32_t umask = 0;
 };
 
 class FileHandle;  // one open of a file; shared_ptr holders keep it open
@@ -141,8 +143,9 @@ class FileSystem {
   virtual Task<std::string> readlink(InodeId inode) = 0;
   virtual Task<void> unlink(InodeId parent, std::string name) = 0;
   virtual Task<void> rmdir(InodeId parent, std::string name) = 0;
+  // `owner`: of the whiteout that flag 4 leaves.
   virtual Task<void> rename(InodeId parent, std::string name, InodeId new_parent, std::string new_name,
-                            std::uint32_t flags) = 0;
+                            std::uint32_t flags, Owner owner = {}) = 0;
   virtual Task<Entry> link(InodeId inode, InodeId parent, std::string name) = 0;
   virtual Task<DirPage> readdir(InodeId dir, std::uint64_t cookie, std::uint32_t limit, bool plus) = 0;
   virtual Task<StatFs> statfs() = 0;
@@ -166,14 +169,14 @@ class FileSystem {
   virtual Task<std::uint32_t> write(Handle handle, std::uint64_t offset, rpc::Buffer data) = 0;
   virtual Task<void> flush(Handle handle) = 0;                  // close(2): reports earlier write-back errors
   virtual Task<void> fsync(Handle handle, bool data_only) = 0;  // durable on return
-  virtual Task<void> fsyncdir(InodeId dir) = 0;
-  virtual Task<void> release(Handle handle) = 0;
-  virtual Task<void> sync() = 0;  // everything, durable
   // fallocate(2), `mode` as there: 0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE; others: kUnimplemented.
   // Space is not set aside: there being room now is checked, and a later write may find the servers full.
   virtual Task<void> allocate(Handle handle, int mode, std::uint64_t offset, std::uint64_t length) = 0;
   // lseek(2) with SEEK_DATA or SEEK_HOLE; nullopt: no such place (ENXIO).
   virtual Task<std::optional<std::uint64_t>> seek(Handle handle, std::uint64_t offset, int whence) = 0;
+  virtual Task<void> fsyncdir(InodeId dir) = 0;
+  virtual Task<void> release(Handle handle) = 0;
+  virtual Task<void> sync() = 0;  // everything, durable
 
   // --- by path, blocking, for programs ("/a/b", no ".." handling beyond the usual) ---
   virtual Result<Entry> stat(std::string_view path) = 0;

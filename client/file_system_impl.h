@@ -48,7 +48,7 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   Task<void> unlink(InodeId parent, std::string name) override;
   Task<void> rmdir(InodeId parent, std::string name) override;
   Task<void> rename(InodeId parent, std::string name, InodeId new_parent, std::string new_name,
-                    std::uint32_t flags) override;
+                    std::uint32_t flags, Owner owner) override;
   Task<Entry> link(InodeId inode, InodeId parent, std::string name) override;
   Task<DirPage> readdir(InodeId dir, std::uint64_t cookie, std::uint32_t limit, bool plus) override;
   Task<StatFs> statfs() override;
@@ -110,6 +110,8 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   rpc::Task<Result<>> give_back(InodeRef inode, Lease keep, Deadline deadline);
   rpc::Task<Result<>> invalidate(Invalidation what, Deadline deadline);
   rpc::Task<Result<Entry>> refresh_attr(InodeRef inode);
+  // Permission bits that were changed here are known to the server on return.
+  rpc::Task<Result<>> report_mode(InodeRef inode);
   // Attributes as they are now, for outside; counts a lookup by the kernel if asked to.
   enum class Counted { kNo, kYes };
   Entry entry_of(Inode& inode, Counted counted);  // under inode.mutex
@@ -120,10 +122,10 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   void drop_if_unreachable(const InodeRef& inode);       // under inode.mutex
   Handle make_handle(const InodeRef& inode, int flags);  // under inode.mutex
   void released(FileHandle& handle);
-  Result<InodeId> resolve(std::string_view path, std::string* last, InodeId* parent);
-
   // Zeros in [from, to) of what the file has; whole chunks become holes.
   rpc::Task<Result<>> zero(InodeRef inode, std::uint64_t from, std::uint64_t to, Deadline deadline);
+  Result<InodeId> resolve(std::string_view path, std::string* last, InodeId* parent);
+
   rpc::Runtime& runtime_;
   Session& session_;
   const ClientOptions& options_;

@@ -7,6 +7,7 @@
 // (InodeCache::usable).
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <deque>
 #include <functional>
@@ -93,8 +94,8 @@ struct FileData {
   bool queued = false;  // in the flusher's list
   RangeSet holes;       // chunk indices that were never written, up to infinity
   RangeSet written;     // chunk indices flushed and not reported
-  std::map<std::uint64_t, std::vector<Unsynced>> unsynced;  // by chunk index, oldest first
   RangeSet punched;     // chunk indices made holes and not reported
+  std::map<std::uint64_t, std::vector<Unsynced>> unsynced;  // by chunk index, oldest first
   bool sweep_queued = false;                                // in the sync ledger's list
   std::uint64_t reported_size = 0;
   bool report_size = false;   // size, written or bytes differ from what the server knows
@@ -143,7 +144,7 @@ struct Inode {
   // Extended attributes known under the lease; absent value: there is none of that name.
   std::map<std::string, std::optional<std::string>, std::less<>> xattrs;
   std::uint64_t xattr_changes = 0;
-  bool no_xattrs = false;     // made by this client: there are none but those in `xattrs`
+  bool no_xattrs = false;     // there are none but those in `xattrs`
   unsigned requests = 0;      // to the server, about it, that may wait for a recall elsewhere
   std::uint64_t lookups = 0;  // that the kernel did not forget yet
 
@@ -161,11 +162,11 @@ inline std::uint64_t chunks_of(std::uint64_t size, std::uint32_t chunk_size) {
   return (size + chunk_size - 1) / chunk_size;
 }
 constexpr std::uint64_t kNoChunk = UINT64_MAX;
-
 constexpr std::uint64_t kChunksMax = std::uint64_t{1} << 32;  // a chunk's index has 32 bits
 
 // A file of so many bytes has too many chunks.
 inline bool too_long(std::uint64_t size, std::uint32_t chunk_size) { return size / chunk_size >= kChunksMax; }
+
 }  // namespace cairn::client
 
 namespace cairn {
@@ -184,10 +185,10 @@ class FileHandle {
   const int flags;
   bool writable() const;
   bool append() const;
-  // Guarded by the inode's mutex:
   bool keeps_size = false;  // writes are cut at the end of the file; set before use
   // A file lock taken through it ended with its session (client/file_locks.h): it reads and writes no more.
   std::atomic<bool> lost_lock{false};
+  // Guarded by the inode's mutex:
   bool released = false;
   std::uint64_t seen_errors = 0;  // bytes given up that somebody was told of, here or before
   std::uint64_t old_errors = 0;   // bytes given up before it was opened

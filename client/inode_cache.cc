@@ -80,6 +80,7 @@ void InodeCache::take_grants(const Stamp& stamp, const std::vector<Grant>& grant
       if (inode->lease != Lease::kNone) drop(*inode);
       inode->session = stamp.session;
     }
+    if (inode->lease == Lease::kNone) inode->no_xattrs = false;  // what it was then may have changed since
     if (grant.kind == Lease::kExclusive) inode->generation = std::max(inode->generation, grant.generation);
     inode->lease = std::max(inode->lease, grant.kind);
   }
@@ -91,6 +92,8 @@ void InodeCache::take_attr(Inode& inode, const AttrRecord& record) {
   const bool ours = inode.file != nullptr && inode.lease == Lease::kExclusive && inode.have_layout;
   const Attr before = inode.attr.attr;
   inode.attr = record;
+  // Answers from before a change of ours may come after it.
+  inode.no_xattrs = record.no_xattrs && inode.xattr_changes == 0;
   if (ours) {
     if (inode.file->report_mode || inode.file->reporting_mode) inode.attr.attr.mode = before.mode;
     inode.attr.attr.size = before.size;

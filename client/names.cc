@@ -9,6 +9,10 @@
 
 namespace cairn::client {
 
+namespace {
+constexpr std::size_t kNameBytesMax = 255;
+}
+
 // One change of one name, from before it is sent until its reply is applied.
 class FileSystemImpl::NameChange {
  public:
@@ -70,6 +74,7 @@ Entry FileSystemImpl::entry_from(const InodeRef& inode, const AttrRecord& reply,
   // Not held: the answer is right now, and must not be cached, here or outside.
   if (!inodes_.usable(*inode)) {
     inode->have_attr = false;
+    inode->no_xattrs = false;
     entry.valid = Duration{0};
   }
   return entry;
@@ -77,6 +82,8 @@ Entry FileSystemImpl::entry_from(const InodeRef& inode, const AttrRecord& reply,
 
 std::optional<Result<Entry>> FileSystemImpl::try_lookup(InodeId parent, std::string_view name,
                                                         NegativeEntry* negative) {
+  // Not "no such name": a directory that is known completely would say so.
+  if (name.size() > kNameBytesMax) return fail(Code::kNameTooLong, "a name may have at most 255 bytes");
   InodeRef dir = inodes_.find(parent);
   if (!dir) return std::nullopt;
   InodeId child;
@@ -158,7 +165,7 @@ void FileSystemImpl::directory_changed(const InodeRef& dir, const std::optional<
   if (attr && attr->attr.inode == dir->id) {
     inodes_.take_attr(*dir, *attr);
     std::lock_guard lock(dir->mutex);
-    if (!inodes_.usable(*dir)) dir->have_attr = false;
+    if (!inodes_.usable(*dir)) dir->have_attr = dir->no_xattrs = false;
     return;
   }
   std::lock_guard lock(dir->mutex);
@@ -173,7 +180,9 @@ rpc::Task<Result<FileSystemImpl::Made>> FileSystemImpl::make(Make what) {
   std::function<void(schema::MakeRequest::Builder)> fill = [&](schema::MakeRequest::Builder body) {
     body.setParent(what.parent.value());
     body.setName(rpc::data(what.name));
-    body.setMode(what.mode);
+    const std::uint32_t umask = S_ISLNK(what.mode) ? 0 : what.owner.umask & 0777;
+    body.setMode(what.mode & ~umask);
+    body.setFullMode(what.mode & 0777);
     body.setUid(what.owner.uid);
     body.setGid(what.owner.gid);
     body.setRdev(what.rdev);
@@ -233,7 +242,6 @@ rpc::Task<Result<FileSystemImpl::Made>> FileSystemImpl::make(Make what) {
       if (answer.created) file.meta_dirty = true;
     }
     if (answer.created && inodes_.usable(inode)) {
-      inode.no_xattrs = true;
       if (S_ISDIR(what.mode))
         inode.directory().complete = true;  // nobody else can have put anything into it yet
       if (S_ISLNK(what.mode)) inode.target = what.target;
@@ -338,8 +346,8 @@ FileSystem::Task<void> FileSystemImpl::rmdir(InodeId parent, std::string name) {
 }
 
 FileSystem::Task<void> FileSystemImpl::rename(InodeId parent, std::string name, InodeId new_parent,
-                                              std::string new_name, std::uint32_t flags) {
-  constexpr std::uint32_t kExchange = 2;
+                                              std::string new_name, std::uint32_t flags, Owner owner) {
+  constexpr std::uint32_t kExchange = 2, kWhiteout = 4;
   InodeRef from = inodes_.get(parent), to = inodes_.get(new_parent);
   if (from == to && name == new_name) co_return Result<>{};
   const auto known = [&](const InodeRef& dir, const std::string& of) {
@@ -356,6 +364,8 @@ FileSystem::Task<void> FileSystemImpl::rename(InodeId parent, std::string name, 
     body.setNewParent(new_parent.value());
     body.setNewName(rpc::data(new_name));
     body.setFlags(flags);
+    body.setUid(owner.uid);
+    body.setGid(owner.gid);
   };
   auto reply = co_await session_.mutate<rpc::method::Rename>(std::move(fill), context_.deadline());
   if (!reply) {
@@ -375,7 +385,10 @@ FileSystem::Task<void> FileSystemImpl::rename(InodeId parent, std::string name, 
   const bool exchange = (flags & kExchange) != 0;
   // An inode that was not cached is not known by number: its name is looked up again.
   const auto leads_to = [](InodeId id) { return id.valid() ? std::optional(id) : std::nullopt; };
-  old_change.end(exchange ? leads_to(replaced) : std::optional(InodeId{}), valid(from));
+  std::optional<InodeId> left_behind = InodeId{};
+  if (exchange) left_behind = leads_to(replaced);
+  if ((flags & kWhiteout) != 0) left_behind.reset();
+  old_change.end(left_behind, valid(from));
   new_change.end(leads_to(moved), valid(to));
   if (from_attr && from_attr->attr.inode == from->id)
     directory_changed(from, from_attr);

@@ -28,6 +28,7 @@ AttrRecord decode(schema::Attr::Reader from) {
   to.ctime_ns = from.getCtime();
   to.btime_ns = from.getBtime();
   out.change = from.getChange();
+  out.no_xattrs = from.getNoXattrs();
   return out;
 }
 

@@ -30,6 +30,7 @@ struct RecallItem {
 struct AttrRecord {
   Attr attr;
   std::uint64_t change = 0;  // grows with each change of attributes or entries
+  bool no_xattrs = false;    // it has no extended attributes; false: not known
 };
 
 struct Layer {

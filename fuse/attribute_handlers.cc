@@ -1,7 +1,9 @@
 // Handlers of attributes, extended attributes and statfs.
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "fuse/frontend.h"
 
@@ -68,17 +70,7 @@ void reply_value(fuse_req_t req, const std::string& value, std::size_t size) {
   }
 }
 
-// ACLs are not enforced here (FUSE_CAP_POSIX_ACL is off), so none may be stored: one that is shown but not
-// obeyed would be a hole. `ls` and `cp` ask for them on every file and take EOPNOTSUPP for "none".
-bool is_acl(std::string_view name) {
-  return name.starts_with("system.posix_acl_");
-}
-
 void handle_getxattr(fuse_req_t req, fuse_ino_t ino, const char* name, std::size_t size) {
-  if (is_acl(name)) {
-    fuse_reply_err(req, EOPNOTSUPP);
-    return;
-  }
   FileSystem& files = frontend(req).files;
   const InodeId inode(ino);
   auto finish = [inode, size](fuse_req_t req, Result<std::string> value) {
@@ -95,14 +87,18 @@ void handle_getxattr(fuse_req_t req, fuse_ino_t ino, const char* name, std::size
 
 void handle_listxattr(fuse_req_t req, fuse_ino_t ino, std::size_t size) {
   const InodeId inode(ino);
-  start<std::vector<std::string>>(req, Kind::kRead, "listxattr", frontend(req).files.listxattr(inode),
-                                  [inode, size](fuse_req_t req, Result<std::vector<std::string>> names) {
-                                    if (req == nullptr) return;
-                                    if (!names) return reply_error(req, {"listxattr", inode}, names.error());
-                                    std::string all;
-                                    for (const auto& name : *names) all.append(name).push_back('\0');
-                                    reply_value(req, all, size);
-                                  });
+  // The kernel hides the values of "trusted." from others, but leaves the names to the file system.
+  const bool trusted = fuse_req_ctx(req)->uid == 0;
+  auto finish = [inode, size, trusted](fuse_req_t req, Result<std::vector<std::string>> names) {
+    if (req == nullptr) return;
+    if (!names) return reply_error(req, {"listxattr", inode}, names.error());
+    std::string all;
+    for (const auto& name : *names) {
+      if (trusted || !name.starts_with("trusted.")) all.append(name).push_back('\0');
+    }
+    reply_value(req, all, size);
+  };
+  start<std::vector<std::string>>(req, Kind::kRead, "listxattr", frontend(req).files.listxattr(inode), finish);
 }
 
 auto finish_xattr(std::string_view op, InodeId inode) {
@@ -116,19 +112,58 @@ auto finish_xattr(std::string_view op, InodeId inode) {
   };
 }
 
+constexpr std::string_view kAccessAcl = "system.posix_acl_access";
+
 // As on local file systems: a name outside these belongs to nobody.
 bool has_namespace(std::string_view name) {
   return name.starts_with("user.") || name.starts_with("trusted.") || name.starts_with("security.") ||
-         name.starts_with("system.");
+         name == kAccessAcl || name == "system.posix_acl_default";
+}
+
+// The groups of a caller who may not keep the set-group-id bit of a file of another group; empty: root may.
+std::vector<gid_t> groups_of(fuse_req_t req) {
+  const fuse_ctx* caller = fuse_req_ctx(req);
+  if (caller->uid == 0) return {};
+  std::vector<gid_t> groups(64);
+  for (;;) {
+    const int count = fuse_req_getgroups(req, static_cast<int>(groups.size()), groups.data());
+    const bool all = count <= static_cast<int>(groups.size());
+    groups.resize(count > 0 ? static_cast<std::size_t>(count) : 0);
+    if (all) break;
+  }
+  groups.push_back(caller->gid);
+  return groups;
+}
+
+// As chmod: setting the mode by way of a list takes the set-group-id bit from who is not of the file's group. (The
+// kernel would say so by FUSE_SETXATTR_ACL_KILL_SGID, which libfuse 3.14 does not know.)
+FileSystem::Task<void> set_access_acl(FileSystem& files, InodeId inode, std::string value, std::uint32_t flags,
+                                      std::vector<gid_t> groups) {
+  constexpr std::uint32_t kClearSetgid = 4;
+  if (!groups.empty()) {
+    auto getting = files.getattr(inode);
+    CO_TRY(const Entry entry, co_await std::move(getting));
+    const bool of_group = std::find(groups.begin(), groups.end(), entry.attr.gid) != groups.end();
+    if (!of_group) flags |= kClearSetgid;
+  }
+  auto setting = files.setxattr(inode, std::string(kAccessAcl), std::move(value), flags);
+  co_return co_await std::move(setting);
 }
 
 void handle_setxattr(fuse_req_t req, fuse_ino_t ino, const char* name, const char* value, std::size_t size,
                      int flags) {
-  if (is_acl(name) || !has_namespace(name)) {
+  if (!has_namespace(name)) {
     fuse_reply_err(req, EOPNOTSUPP);
     return;
   }
   const InodeId inode(ino);
+  if (name == kAccessAcl) {
+    start<void>(req, Kind::kChange, "setxattr",
+                set_access_acl(frontend(req).files, inode, std::string(value, size),
+                               static_cast<std::uint32_t>(flags), groups_of(req)),
+                finish_xattr("setxattr", inode));
+    return;
+  }
   start<void>(
       req, Kind::kChange, "setxattr",
       frontend(req).files.setxattr(inode, name, std::string(value, size), static_cast<std::uint32_t>(flags)),
@@ -136,10 +171,6 @@ void handle_setxattr(fuse_req_t req, fuse_ino_t ino, const char* name, const cha
 }
 
 void handle_removexattr(fuse_req_t req, fuse_ino_t ino, const char* name) {
-  if (is_acl(name)) {
-    fuse_reply_err(req, EOPNOTSUPP);
-    return;
-  }
   const InodeId inode(ino);
   start<void>(req, Kind::kChange, "removexattr", frontend(req).files.removexattr(inode, name),
               finish_xattr("removexattr", inode));

@@ -33,7 +33,7 @@ inline Frontend& frontend(fuse_req_t req) {
 }
 inline Owner owner_of(fuse_req_t req) {
   const fuse_ctx* caller = fuse_req_ctx(req);
-  return {caller->uid, caller->gid};
+  return {caller->uid, caller->gid, static_cast<std::uint32_t>(caller->umask)};
 }
 
 // What kNotFound means: the name asked for does not exist (ENOENT), or the inode that the kernel found by an

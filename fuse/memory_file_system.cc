@@ -179,6 +179,7 @@ Result<MemoryFileSystem::Node*> MemoryFileSystem::make(InodeId parent, const std
   if (existing.error().code() != Code::kNotFound) return fail(existing.error());
   auto made = std::make_unique<Node>();
   Attr& attr = made->attr;
+  if (!S_ISLNK(mode)) mode &= ~(owner.umask & 0777);
   attr = {.inode = InodeId(next_inode_++), .mode = mode, .nlink = 1, .uid = owner.uid, .gid = owner.gid};
   if (dir->attr.mode & S_ISGID) {
     attr.gid = dir->attr.gid;
@@ -470,7 +471,7 @@ FileSystem::Task<void> MemoryFileSystem::rmdir(InodeId parent, std::string name)
 }
 
 FileSystem::Task<void> MemoryFileSystem::rename(InodeId parent, std::string name, InodeId new_parent,
-                                                std::string new_name, std::uint32_t flags) {
+                                                std::string new_name, std::uint32_t flags, Owner) {
   return run<void>("rename", [&] { return move_name(parent, name, new_parent, new_name, flags); });
 }
 
@@ -598,7 +599,6 @@ FileSystem::Task<void> MemoryFileSystem::fsync(Handle, bool data_only) {
   return run<void>(data_only ? "fdatasync" : "fsync", [] { return Result<>(); });
 }
 
-FileSystem::Task<void> MemoryFileSystem::fsyncdir(InodeId) {
 FileSystem::Task<void> MemoryFileSystem::allocate(Handle handle, int mode, std::uint64_t offset,
                                                   std::uint64_t length) {
   return run<void>("fallocate", [&]() -> Result<> {
@@ -630,6 +630,7 @@ FileSystem::Task<std::optional<std::uint64_t>> MemoryFileSystem::seek(Handle han
   });
 }
 
+FileSystem::Task<void> MemoryFileSystem::fsyncdir(InodeId) {
   return run<void>("fsyncdir", [] { return Result<>(); });
 }
 

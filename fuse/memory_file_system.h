@@ -74,7 +74,7 @@ class MemoryFileSystem final : public FileSystem {
   Task<void> unlink(InodeId parent, std::string name) override;
   Task<void> rmdir(InodeId parent, std::string name) override;
   Task<void> rename(InodeId parent, std::string name, InodeId new_parent, std::string new_name,
-                    std::uint32_t flags) override;
+                    std::uint32_t flags, Owner owner) override;
   Task<Entry> link(InodeId inode, InodeId parent, std::string name) override;
   Task<DirPage> readdir(InodeId dir, std::uint64_t cookie, std::uint32_t limit, bool plus) override;
   Task<StatFs> statfs() override;

@@ -129,14 +129,13 @@ void handle_rmdir(fuse_req_t req, fuse_ino_t parent, const char* name) {
 
 void handle_rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t new_parent,
                    const char* new_name, unsigned flags) {
-  // The kernel refuses both together; RENAME_WHITEOUT is not supported.
-  if (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) {
+  if (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) {
     fuse_reply_err(req, EINVAL);
     return;
   }
   const InodeId dir(parent);
   start<void>(req, Kind::kChange, "rename",
-              frontend(req).files.rename(dir, name, InodeId(new_parent), new_name, flags),
+              frontend(req).files.rename(dir, name, InodeId(new_parent), new_name, flags, owner_of(req)),
               finish_empty("rename", dir));
 }
 

@@ -17,13 +17,15 @@ constexpr unsigned kWanted =
     FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |  // `ls -l` and `find` without a lookup for each name
     FUSE_CAP_PARALLEL_DIROPS |                          // lookups and listings of one directory side by side
     FUSE_CAP_EXPORT_SUPPORT |  // inodes by number, for NFS servers and name_to_handle_at
-    FUSE_CAP_CACHE_SYMLINKS;   // a symbolic link never changes its target
+    FUSE_CAP_CACHE_SYMLINKS |  // a symbolic link never changes its target
+    FUSE_CAP_POSIX_ACL |       // the kernel asks for access control lists and obeys them
+    FUSE_CAP_DONT_MASK;        // a default list counts instead of the umask: the metadata server decides
 // Not wanted:
 //   WRITEBACK_CACHE    hides writes from us and ignores remote sizes for good
 //   EXPLICIT_INVAL_DATA  pages would outlive a lease that ended while we were stopped
 //   SPLICE_*           bytes are kept here, so there is nothing to hand through a pipe; two system calls more
-//   for each HANDLE_KILLPRIV    the kernel clears setuid bits itself, by ordinary changes of mode POSIX_ACL,
-//   DONT_MASK  until ACLs are stored FLOCK_LOCKS, POSIX_LOCKS  until locks reach the servers: the kernel's
+//   for each HANDLE_KILLPRIV    the kernel clears setuid bits itself, by ordinary changes of mode
+//   FLOCK_LOCKS, POSIX_LOCKS  until locks reach the servers: the kernel's
 //   own work between local processes
 
 void handle_init(void* userdata, fuse_conn_info* conn) {

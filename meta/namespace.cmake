@@ -1,5 +1,6 @@
 # Sources of the namespace side of meta/.
 set(namespace_sources
+  acl.cc
   inode_store.cc
   journal.cc
   kv_map.cc
@@ -9,6 +10,7 @@ set(namespace_sources
   leases.cc
   meta_config.cc
   object_key.cc
+  ops/acl.cc
   ops/extend_bound.cc
   ops/getattr.cc
   ops/link.cc
@@ -37,6 +39,7 @@ set(namespace_sources
   txn_overlay.cc
   wire_convert.cc)
 set(namespace_tests
+  acl_test.cc
   executor_test.cc
   kv_store_test.cc
   ops/namespace_model_test.cc

@@ -51,6 +51,8 @@ struct InodeRecord {
   // Whether rows of these kinds may exist, so that most deletions need not look for them.
   static constexpr std::uint8_t kHasXattrs = 1;
   static constexpr std::uint8_t kHadLinks = 2;
+  static constexpr std::uint8_t kHasAcl = 4;         // an access control list that says more than the mode
+  static constexpr std::uint8_t kHasDefaultAcl = 8;  // of a directory: for what is made in it
 
   std::uint32_t mode = 0;
   std::uint8_t flags = 0;

@@ -119,6 +119,7 @@ rpc::Task<MetaService::Reply> MetaService::make(const rpc::Request& request) {
   args.target = text_of(body.getTarget());
   args.exclusive = body.getExclusive();
   args.open = body.getOpen();
+  args.full_mode = body.getFullMode();
   return mutate<rpc::method::Make>(
       request, body.getMutation(),
       [args = std::move(args)](ops::Env& env, OpGate& gate, schema::MakeReply::Builder out) -> Result<> {
@@ -187,8 +188,8 @@ rpc::Task<MetaService::Reply> MetaService::report(const rpc::Request& request) {
     item.has_size = from.getHasSize();
     item.size = from.getSize();
     item.written = ranges_of(from.getWritten());
-    item.bytes = from.getBytes();
     item.punched = ranges_of(from.getPunched());
+    item.bytes = from.getBytes();
     item.trim_done = from.getTrimDone();
     item.atime = from.getAtime();
     item.mtime = from.getMtime();
@@ -242,8 +243,13 @@ rpc::Task<MetaService::Reply> MetaService::remove(const rpc::Request& request) {
 
 rpc::Task<MetaService::Reply> MetaService::rename(const rpc::Request& request) {
   auto body = request.body<rpc::method::Rename>();
-  ops::RenameArgs args{InodeId(body.getParent()), text_of(body.getName()), InodeId(body.getNewParent()),
-                       text_of(body.getNewName()), body.getFlags()};
+  ops::RenameArgs args{InodeId(body.getParent()),
+                       text_of(body.getName()),
+                       InodeId(body.getNewParent()),
+                       text_of(body.getNewName()),
+                       body.getFlags(),
+                       body.getUid(),
+                       body.getGid()};
   return mutate<rpc::method::Rename>(
       request, body.getMutation(),
       [args = std::move(args)](ops::Env& env, OpGate&, schema::DirsReply::Builder out) -> Result<> {

@@ -67,6 +67,7 @@ void fill(schema::Attr::Builder to, InodeId id, const InodeRecord& record) {
   to.setCtime(record.ctime);
   to.setBtime(record.btime);
   to.setChange(record.change);
+  to.setNoXattrs((record.flags & InodeRecord::kHasXattrs) == 0);
 }
 
 void fill(schema::Layout::Builder to, const InodeRecord& record) {

@@ -1,4 +1,5 @@
 #include "meta/keys.h"
+#include "meta/ops/acl.h"
 #include "meta/ops/operations.h"
 #include "store/base/log.h"
 
@@ -84,6 +85,10 @@ Result<MakeResult> make(Env& env, const MakeArgs& args) {
   result.inode.id = InodeId(env.txn.next_id());
   InodeRecord& inode = result.inode.record;
   inode = fresh_inode(env, args, parent);
+  if (parent.flags & InodeRecord::kHasDefaultAcl) {
+    const std::uint32_t mode = args.full_mode != 0 ? args.full_mode : args.mode;
+    TRYV(inherit_acl(env, args.parent, result.inode.id, inode, mode));
+  }
   if (inode.is_directory()) {
     store_directory(env.txn, result.inode.id, {args.parent, 0, 0, 1});
     ++parent.nlink;

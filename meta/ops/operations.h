@@ -55,9 +55,10 @@ struct MakeArgs {
   std::string name;
   std::uint32_t mode = 0, uid = 0, gid = 0;
   std::uint64_t rdev = 0;
-  std::string target;      // symlink
-  bool exclusive = false;  // an existing name is kExists; otherwise a regular file is returned as it is
-  bool open = false;       // regular file: counted as open, granted exclusively
+  std::string target;           // symlink
+  bool exclusive = false;       // an existing name is kExists; otherwise a regular file is returned as it is
+  bool open = false;            // regular file: counted as open, granted exclusively
+  std::uint32_t full_mode = 0;  // permission bits before the umask (0: as `mode`), for a default access list
 };
 struct MakeResult {
   InodeView inode;
@@ -95,8 +96,8 @@ struct ReportItem {
   std::optional<std::uint32_t> mode;  // permission bits
   std::uint64_t closed = 0;
   Keep keep = Keep::kExclusive;
-};
   Ranges punched;  // not in `written`; the holder emptied these chunks
+};
 // One code an item; an item with a code other than kOk changed nothing. `durable`: the data was synced
 // before.
 Result<std::vector<Code>> report(Env& env, const std::vector<ReportItem>& items, bool durable);
@@ -131,12 +132,14 @@ Result<> drop_name(Env& env, InodeId parent, InodeView& inode, NameEnds how);
 
 // --- rename.cc ---
 struct RenameArgs {
-  enum : std::uint32_t { kNoReplace = 1, kExchange = 2 };
+  // kWhiteout: a character device 0:0, of `uid` and `gid`, takes the old name.
+  enum : std::uint32_t { kNoReplace = 1, kExchange = 2, kWhiteout = 4 };
   InodeId parent;
   std::string name;
   InodeId new_parent;
   std::string new_name;
   std::uint32_t flags = 0;
+  std::uint32_t uid = 0, gid = 0;
 };
 Result<DirsResult> rename(Env& env, const RenameArgs& args);
 
@@ -178,15 +181,18 @@ Result<ReadDirResult> readdir(Env& env, const ReadDirArgs& args);
 constexpr std::size_t kXattrValueMax = 64 * 1024;
 constexpr std::size_t kXattrTotalMax = 128 * 1024;  // names and values of one inode
 struct SetXattrArgs {
-  enum : std::uint32_t { kCreate = 1, kReplace = 2 };
+  // kClearSetgid: with an access control list, by somebody who is not of the file's group.
+  enum : std::uint32_t { kCreate = 1, kReplace = 2, kClearSetgid = 4 };
   InodeId inode;
   std::string name;
   std::string value;
   std::uint32_t flags = 0;
 };
 Result<std::string> getxattr(Env& env, InodeId inode, const std::string& name);  // kNoAttribute
-Result<> setxattr(Env& env, const SetXattrArgs& args);  // kExists, kNoAttribute, kRange, kNoSpace
+// kExists, kNoAttribute, kRange, kNoSpace; and of access control lists, which also set the mode: ops/acl.h.
+Result<> setxattr(Env& env, const SetXattrArgs& args);
 Result<std::vector<std::string>> listxattr(Env& env, InodeId inode);
+// kNoAttribute, but not for access control lists.
 Result<> removexattr(Env& env, InodeId inode, const std::string& name);
 
 // --- statfs.cc ---

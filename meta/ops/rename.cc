@@ -1,3 +1,5 @@
+#include <sys/stat.h>
+
 #include "meta/ops/operations.h"
 #include "store/base/log.h"
 
@@ -50,6 +52,24 @@ Result<> check_replace(Env& env, const RenameArgs& args, const InodeView& source
   return {};
 }
 
+// The character device 0:0 that takes the place of what moved: it tells a union file system that the name
+// below is gone.
+Result<> leave_whiteout(Env& env, const RenameArgs& args, std::uint64_t cookie) {
+  InodeRecord inode;
+  inode.mode = S_IFCHR;
+  inode.uid = args.uid;
+  inode.gid = args.gid;
+  inode.nlink = 1;
+  inode.parent = args.parent;
+  inode.atime = inode.mtime = inode.ctime = inode.btime = env.txn.wall_ns();
+  inode.change = 1;
+  const InodeId id(env.txn.next_id());
+  store_inode(env.txn, id, inode);
+  replace_dentry(env.txn, args.parent, args.name, {id, S_IFCHR, cookie});
+  TRYV(add_usage(env.txn, args.parent, 0, 1));
+  return add_counters(env.txn, 1, 0, 0);
+}
+
 }  // namespace
 
 Result<DirsResult> rename(Env& env, const RenameArgs& args) {
@@ -58,7 +78,8 @@ Result<DirsResult> rename(Env& env, const RenameArgs& args) {
   TRYV(check_name(args.new_name));
   const bool exchange = (args.flags & RenameArgs::kExchange) != 0;
   const bool no_replace = (args.flags & RenameArgs::kNoReplace) != 0;
-  if ((args.flags & ~3u) != 0 || (exchange && no_replace)) {
+  const bool whiteout = (args.flags & RenameArgs::kWhiteout) != 0;
+  if ((args.flags & ~7u) != 0 || (exchange && (no_replace || whiteout))) {
     return fail(Code::kInvalidArgument, "rename does not know the flags " + std::to_string(args.flags));
   }
   const bool same_parent = args.parent == args.new_parent;
@@ -122,6 +143,7 @@ Result<DirsResult> rename(Env& env, const RenameArgs& args) {
     }
     TRYV(add_dentry(txn, args.new_parent, args.new_name, source.id, from->type));
     TRYV(reparent(env, source, args.parent, args.new_parent));
+    if (whiteout) TRYV(leave_whiteout(env, args, from->cookie));
   }
   return DirsResult{parent, last};
 }

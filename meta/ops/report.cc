@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "meta/keys.h"
+#include "meta/ops/acl.h"
 #include "meta/ops/operations.h"
 
 namespace cairn::meta::ops {
@@ -28,12 +29,12 @@ Code apply_extent(InodeRecord& inode, const ReportItem& item, bool durable) {
   add_range(holes, {inode.chunks_of(inode.size), inode.chunks_of(size)});
   for (const Range& written : item.written) subtract_range(holes, written);
   if (holes.size() > kHolesMax) return Code::kRange;
-  inode.holes = std::move(holes);
   // An emptied chunk reads as zeros, hole or not: with too many holes it stays a chunk without bytes.
   Ranges more = holes;
   for (const Range& punched : item.punched)
     add_range(more, {punched.from, std::min(punched.to, inode.chunks_of(size))});
   if (more.size() <= kHolesMax) holes = std::move(more);
+  inode.holes = std::move(holes);
   inode.size = size;
   if (item.trim_done) inode.trim = {};
   if (durable) inode.synced_size = std::max(inode.synced_size, std::min(item.size, size));
@@ -58,7 +59,10 @@ Result<Code> report_one(Env& env, const ReportItem& item, bool durable) {
     }
     if (item.atime != 0) inode.atime = item.atime;
     if (item.mtime != 0) inode.mtime = item.mtime;
-    if (item.mode) inode.mode = (inode.mode & S_IFMT) | (*item.mode & 07777);
+    if (item.mode) {
+      inode.mode = (inode.mode & S_IFMT) | (*item.mode & 07777);
+      TRYV(mode_to_acl(env, item.inode, inode));
+    }
     if (needs_lease) touch(env.txn, inode);
     store_inode(env.txn, item.inode, inode);
   }

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "meta/ops/acl.h"
 #include "meta/ops/operations.h"
 
 namespace cairn::meta::ops {
@@ -85,7 +86,10 @@ Result<InodeView> setattr(Env& env, const SetAttrArgs& args) {
     r.mode &= ~static_cast<std::uint32_t>(S_ISUID);
     if (r.mode & S_IXGRP) r.mode &= ~static_cast<std::uint32_t>(S_ISGID);
   }
-  if (has(SetAttrArgs::kMode)) r.mode = (r.mode & S_IFMT) | (args.mode & 07777);
+  if (has(SetAttrArgs::kMode)) {
+    r.mode = (r.mode & S_IFMT) | (args.mode & 07777);
+    TRYV(mode_to_acl(env, inode.id, r));
+  }
   if (has(SetAttrArgs::kUid)) r.uid = args.uid;
   if (has(SetAttrArgs::kGid)) r.gid = args.gid;
   if (has(SetAttrArgs::kAtime)) r.atime = args.atime;

@@ -1,4 +1,8 @@
+#include <sys/stat.h>
+
+#include "meta/acl.h"
 #include "meta/keys.h"
+#include "meta/ops/acl.h"
 #include "meta/ops/operations.h"
 #include "store/base/log.h"
 
@@ -13,6 +17,9 @@ Result<> check_xattr_name(std::string_view name) {
 }
 std::unexpected<Error> absent(InodeId inode, std::string_view name) {
   return fail(Code::kNoAttribute, "inode " + to_string(inode) + " has no attribute " + log_quote(name));
+}
+bool is_acl(std::string_view name) {
+  return name == kAccessAcl || name == kDefaultAcl;
 }
 }  // namespace
 
@@ -44,8 +51,13 @@ Result<> setxattr(Env& env, const SetXattrArgs& args) {
   }));
   if (total > kXattrTotalMax)
     return fail(Code::kNoSpace, "the attributes of one inode may have at most 128 KiB");
-  env.txn.put(key, args.value);
-  inode.flags |= InodeRecord::kHasXattrs;
+  if (is_acl(args.name)) {
+    TRYV(set_acl(env, args.inode, inode, args.name, args.value));
+    if (args.flags & SetXattrArgs::kClearSetgid) inode.mode &= ~static_cast<std::uint32_t>(S_ISGID);
+  } else {
+    env.txn.put(key, args.value);
+    inode.flags |= InodeRecord::kHasXattrs;
+  }
   touch(env.txn, inode);
   store_inode(env.txn, args.inode, inode);
   return {};
@@ -69,8 +81,14 @@ Result<> removexattr(Env& env, InodeId inode, const std::string& name) {
   TRY(auto record, load_inode(env.txn, inode));
   const std::string key = keys::xattr(inode, name);
   TRY(auto old, env.txn.get(key));
+  // A list that says no more than the mode is there without a row.
+  if (!old && is_acl(name)) return {};
   if (!old) return absent(inode, name);
-  env.txn.erase(key);
+  if (is_acl(name)) {
+    remove_acl(env, inode, record, name);
+  } else {
+    env.txn.erase(key);
+  }
   touch(env.txn, record);
   store_inode(env.txn, inode, record);
   return {};

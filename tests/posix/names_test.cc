@@ -19,6 +19,49 @@ class Names : public Posix {
   }
 };
 
+// What is not a name can't be merely absent, also in a directory whose names are all known.
+TEST_F(Names, TooLongWhereEverythingIsKnown) {
+  ASSERT_OK(::mkdir(at("d").c_str(), 0755));
+  const std::string more = at("d/" + std::string(256, 'n'));
+  struct stat st {};
+  EXPECT_ERRNO(ENAMETOOLONG, ::stat(more.c_str(), &st));
+  EXPECT_ERRNO(ENAMETOOLONG, ::chmod(more.c_str(), 0644));
+  EXPECT_ERRNO(ENAMETOOLONG, ::open((more + "/x").c_str(), O_RDONLY));
+  ASSERT_OK(::stat(at("d").c_str(), &st));
+}
+
+TEST_F(Names, RenameLeavingAWhiteout) {
+  if (!is_root()) GTEST_SKIP() << "needs root";
+  ASSERT_OK(::mkdir(at("sub").c_str(), 0755));
+  write_file("a", "bytes");
+  write_file("old", "replaced");
+  const auto before = stat_of("a");
+  const auto expect_whiteout = [&](std::string_view name) {
+    const auto st = stat_of(name);
+    EXPECT_TRUE(S_ISCHR(st.st_mode)) << name;
+    EXPECT_EQ(st.st_rdev, 0u) << name;
+    EXPECT_EQ(st.st_nlink, 1u) << name;
+    EXPECT_EQ(st.st_uid, ::geteuid()) << name;
+    EXPECT_NE(st.st_ino, before.st_ino) << name;
+  };
+  ASSERT_OK(rename_flags("a", "sub/b", RENAME_WHITEOUT));
+  expect_whiteout("a");
+  EXPECT_EQ(stat_of("sub/b").st_ino, before.st_ino);
+  EXPECT_EQ(read_file("sub/b"), "bytes");
+  ASSERT_OK(rename_flags("sub/b", "old", RENAME_WHITEOUT));  // replaces
+  expect_whiteout("sub/b");
+  EXPECT_EQ(read_file("old"), "bytes");
+  EXPECT_EQ(names_in(dir()), (std::set<std::string>{"a", "old", "sub"}));
+  EXPECT_ERRNO(EEXIST, rename_flags("old", "a", RENAME_WHITEOUT | RENAME_NOREPLACE));
+  EXPECT_ERRNO(EINVAL, rename_flags("old", "a", RENAME_WHITEOUT | RENAME_EXCHANGE));
+  ASSERT_OK(::unlink(at("a").c_str()));
+  const auto parent = stat_of("");
+  ASSERT_OK(rename_flags("sub", "moved", RENAME_WHITEOUT));
+  expect_whiteout("sub");
+  EXPECT_EQ(stat_of("").st_nlink, parent.st_nlink);
+  EXPECT_EQ(names_in(at("moved")), (std::set<std::string>{"b"}));
+}
+
 TEST_F(Names, CreateAndLookUp) {
   EXPECT_ERRNO(ENOENT, ::open(at("none").c_str(), O_RDONLY));
   write_file("a", "x");

@@ -97,6 +97,37 @@ TEST_F(Xattrs, Namespaces) {
   EXPECT_EQ(as_nobody([&] { return ::getxattr(path.c_str(), "trusted.a", nullptr, 0) < 0 ? 0 : 1; }), 0);
 }
 
+TEST_F(Xattrs, OfRootOnly) {
+  if (!is_root()) GTEST_SKIP() << "needs root";
+  const std::string path = at("f");
+  ASSERT_OK(::chmod(path.c_str(), 0666));
+  ASSERT_OK(::setxattr(path.c_str(), "trusted.a", "t", 1, 0));
+  ASSERT_OK(::setxattr(path.c_str(), "security.cairn", "s", 1, 0));
+  ASSERT_OK(::setxattr(path.c_str(), "user.a", "u", 1, 0));
+  const auto names = [&](std::string& all) {
+    all.resize(4096);
+    const ssize_t n = ::listxattr(path.c_str(), all.data(), all.size());
+    all.resize(n < 0 ? 0 : static_cast<std::size_t>(n));
+    return n;
+  };
+  std::string all;
+  ASSERT_OK(names(all));
+  EXPECT_NE(all.find("trusted.a"), all.npos);
+  EXPECT_NE(all.find("security.cairn"), all.npos);
+  EXPECT_EQ(as_nobody([&] {
+              std::string mine;
+              if (names(mine) < 0) return 1;
+              if (mine.find("trusted.") != mine.npos) return 2;
+              if (mine.find("user.a") == mine.npos) return 3;
+              char value[8];
+              if (::getxattr(path.c_str(), "security.cairn", value, sizeof value) != 1) return 4;
+              if (::setxattr(path.c_str(), "security.cairn", "x", 1, 0) == 0 || errno != EPERM) return 5;
+              if (::setxattr(path.c_str(), "trusted.b", "x", 1, 0) == 0 || errno != EPERM) return 6;
+              return ::setxattr(path.c_str(), "user.b", "x", 1, 0) == 0 ? 0 : 7;
+            }),
+            0);
+}
+
 TEST_F(Xattrs, SecurityCapabilityGoesWithAWrite) {
   if (!is_root()) GTEST_SKIP() << "needs root";
   // Version 2, no capability: enough to be there.

@@ -54,6 +54,7 @@ struct Attr {
   ctime @10 :Int64;
   btime @11 :Int64;
   change @12 :UInt64;          # grows with each change of attributes or (directories) entries
+  noXattrs @13 :Bool;          # it has no extended attributes (access control lists are such); false: not known
 }
 struct Range { from @0 :UInt64; to @1 :UInt64; }   # [from, to)
 struct Layer { data @0 :UInt64; pool @1 :UInt16; chunkSize @2 :UInt32; frozen @3 :Bool; chunks @4 :List(Range); }
@@ -94,6 +95,9 @@ struct MakeRequest {           # create, mkdir, symlink, mknod by the type in `m
   target @7 :Data;             # symlink
   exclusive @8 :Bool;          # exists: an error (else, for a regular file, that file)
   open @9 :Bool;               # regular file: also open it for writing: grants it exclusively
+  # Permission bits before the umask was taken off, for a directory with a default access control list: that one
+  # counts instead of the umask. 0: `mode` counts there too.
+  fullMode @10 :UInt32;
 }
 struct MakeReply { attr @0 :Attr; grants @1 :List(Grant); layout @2 :Layout; created @3 :Bool; parentAttr @4 :Attr; }
 
@@ -119,11 +123,11 @@ struct ReportRequest {
     keep @10 :LeaseKind;       # afterwards the session holds the inode so
     hasMode @11 :Bool;
     mode @12 :UInt32;          # permission bits
+    punched @13 :List(Range);  # chunk indices emptied since the last report: holes again (with hasSize)
   }
 }
 struct ReportReply { codes @0 :List(UInt16); }   # one an item; leaseLost: this session does not hold it any more
 struct ExtendBoundRequest { mutation @0 :Mutation; inode @1 :UInt64; generation @2 :UInt64; bound @3 :UInt64; }
-    punched @13 :List(Range);  # chunk indices emptied since the last report: holes again (with hasSize)
 struct ExtendBoundReply { bound @0 :UInt64; }
 
 struct RemoveRequest { mutation @0 :Mutation; parent @1 :UInt64; name @2 :Data; directory @3 :Bool; }  # unlink, rmdir
@@ -133,7 +137,9 @@ struct RenameRequest {
   name @2 :Data;
   newParent @3 :UInt64;
   newName @4 :Data;
-  flags @5 :UInt32;            # 1 NOREPLACE, 2 EXCHANGE (as renameat2)
+  flags @5 :UInt32;            # 1 NOREPLACE, 2 EXCHANGE, 4 WHITEOUT (as renameat2)
+  uid @6 :UInt32;              # who makes the whiteout
+  gid @7 :UInt32;
 }
 struct LinkRequest { mutation @0 :Mutation; inode @1 :UInt64; parent @2 :UInt64; name @3 :Data; }
 struct ReadLinkReply { target @0 :Data; }
@@ -156,7 +162,7 @@ struct ReadDirReply {
 
 struct GetXattrRequest { session @0 :UInt64; inode @1 :UInt64; name @2 :Data; }
 struct GetXattrReply { value @0 :Data; }
-struct SetXattrRequest { mutation @0 :Mutation; inode @1 :UInt64; name @2 :Data; value @3 :Data; flags @4 :UInt32; }  # 1 create, 2 replace
+struct SetXattrRequest { mutation @0 :Mutation; inode @1 :UInt64; name @2 :Data; value @3 :Data; flags @4 :UInt32; }  # 1 create, 2 replace; with an access control list: 4 clear the set-group-id bit
 struct ListXattrReply { names @0 :List(Data); }
 struct RemoveXattrRequest { mutation @0 :Mutation; inode @1 :UInt64; name @2 :Data; }
 
