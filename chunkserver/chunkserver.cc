@@ -23,6 +23,7 @@ rpc::ConnectionLimits connection_limits() {
   // each other.
   limits.requests_in_flight = 2048;
   limits.payload_bytes_in_flight = 96 << 20;
+  limits.clients_payload = std::make_shared<rpc::PayloadBudget>(192 << 20);
   return limits;
 }
 

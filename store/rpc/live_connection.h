@@ -83,6 +83,7 @@ class LiveConnection final : public Peer {
   struct Incoming {
     std::uint64_t id = 0;
     std::size_t payload_bytes = 0;
+    PayloadBudget::Hold held;
     Request request;
   };
   class EndGuard;

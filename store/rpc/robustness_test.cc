@@ -346,6 +346,30 @@ TEST_P(Robust, RequestsOverTheLimitWaitInTheStream) {
   for (int i = 0; i < 14; ++i) ASSERT_EQ(status_of(client->receive()), Code::kOk);
 }
 
+// Many clients together hold no more than the server allows, and one request each; all are served in the end.
+TEST_P(Robust, ClientsShareWhatAServerHolds) {
+  constexpr std::size_t kPayload = 100'000, kClients = 4, kRequests = 10;
+  ConnectionLimits limits;
+  limits.clients_payload = std::make_shared<PayloadBudget>(3 * kPayload);
+  serve(limits);
+  const rpc::Buffer payload = Buffer::take(std::string(kPayload, 'p'));
+  std::vector<std::unique_ptr<RawClient>> clients;
+  std::vector<std::jthread> senders;
+  for (std::size_t i = 0; i < kClients; ++i) clients.push_back(greeted());
+  for (auto& client : clients) {
+    senders.emplace_back([&client, &payload] {
+      for (std::size_t i = 0; i < kRequests; ++i) client->send(request(i, kWait, "wait", payload));
+    });
+  }
+  while (service.waiting < 4) std::this_thread::yield();
+  for (int i = 0; i < 10; ++i) expect_alive();  // without a payload: not held up
+  service.gate.set();
+  for (auto& client : clients) {
+    for (std::size_t i = 0; i < kRequests; ++i) ASSERT_EQ(status_of(client->receive()), Code::kOk);
+  }
+  EXPECT_LE(service.waiting_max, 3 + 1 + static_cast<int>(kClients));
+}
+
 TEST_P(Robust, PingFloodWithoutReadingDoesNotGrowTheQueue) {
   serve();
   auto client = greeted();

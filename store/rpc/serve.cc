@@ -17,6 +17,8 @@ Result<> LiveConnection::on_request(Frame frame) {
   Incoming incoming;
   incoming.id = header.id;
   incoming.payload_bytes = header.payload_bytes;
+  if (limits_.clients_payload && peer_role_ == Role::kClient && header.payload_bytes > 0)
+    incoming.held = limits_.clients_payload->take(header.payload_bytes);
   incoming.request.method = header.method;
   incoming.request.deadline = Deadline::never();
   if (header.deadline_ms != 0) {
@@ -141,6 +143,13 @@ bool LiveConnection::must_pause() {
   std::lock_guard lock(mutex_);
   paused_ = !ended_ && (unanswered_ > limits_.requests_in_flight ||
                         unanswered_payload_ > std::max(limits_.payload_bytes_in_flight, kPayloadMax));
+  if (!paused_ && !ended_ && unanswered_payload_ > 0 && limits_.clients_payload &&
+      peer_role_ == Role::kClient) {
+    paused_ = limits_.clients_payload->wait_for_room([weak = weak_from_this()] {
+      if (auto self = std::static_pointer_cast<LiveConnection>(weak.lock()))
+        asio::post(self->strand_, [self] { self->unpaused_.set(); });
+    });
+  }
   if (paused_) watch_writes_ = true;
   return paused_;
 }
