@@ -73,6 +73,7 @@ std::optional<Result<Entry>> FileSystemImpl::try_setattr(InodeId id, const SetAt
   if (change.valid & (kSetAtime | kSetAtimeNow)) {
     attr.atime_ns = change.valid & kSetAtimeNow ? now : change.attr.atime_ns;
     inode->file->report_atime = true;
+    inode->file->accessed = false;
   }
   if (change.valid & (kSetMtime | kSetMtimeNow)) {
     attr.mtime_ns = change.valid & kSetMtimeNow ? now : change.attr.mtime_ns;
@@ -112,7 +113,8 @@ FileSystem::Task<Entry> FileSystemImpl::setattr(InodeId id, SetAttr change) {
   {
     std::lock_guard lock(inode->mutex);
     if (inode->file && change.valid & (kSetMtime | kSetMtimeNow)) inode->file->report_times = false;
-    if (inode->file && change.valid & (kSetAtime | kSetAtimeNow)) inode->file->report_atime = false;
+    if (inode->file && change.valid & (kSetAtime | kSetAtimeNow))
+      inode->file->report_atime = inode->file->accessed = false;
   }
   RequestMark mark(inode);
   std::function<void(schema::SetAttrRequest::Builder)> fill = [&](schema::SetAttrRequest::Builder body) {

@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "client/access_time.h"
 #include "client/allocate.h"
 #include "client/file_system_impl.h"
 
@@ -288,6 +289,12 @@ void FileSystemImpl::released(FileHandle& handle) {
     std::lock_guard lock(inode->mutex);
     if (std::exchange(handle.released, true)) return;
     FileData& file = *inode->file;
+    // Opened for reading, and nothing was asked of us: what was read lay in the kernel's pages. It is told,
+    // because it caches the old time.
+    const bool reader = !handle.writable() && !handle.was_read && (handle.flags & O_NOATIME) == 0;
+    if (reader && !file.unlinked && note_access(inodes_, *inode, runtime_.clock()) &&
+        invalidations_.has_sink())
+      invalidations_.push({inode->id, true, false, {}, nullptr});
     if (handle.writable() && file.writers > 0) --file.writers;
     if (file.handles > 0) last = --file.handles == 0;
     if (last) {

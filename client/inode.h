@@ -101,6 +101,7 @@ struct FileData {
   bool report_size = false;   // size, written or bytes differ from what the server knows
   bool report_times = false;  // mtime
   bool report_atime = false;
+  bool accessed = false;  // atime grew by reading: to be told with something else, and no loss if it is not
   bool report_mode = false;
   bool trim_done = false;               // to be reported
   bool reporting = false;               // an item about this file is on its way
@@ -190,6 +191,7 @@ class FileHandle {
   std::atomic<bool> lost_lock{false};
   // Guarded by the inode's mutex:
   bool released = false;
+  bool was_read = false;          // here: the kernel's pages may serve reads too
   std::uint64_t seen_errors = 0;  // bytes given up that somebody was told of, here or before
   std::uint64_t old_errors = 0;   // bytes given up before it was opened
   std::uint64_t seen_losses = 0;  // at open: a higher count means that data written through it may be lost

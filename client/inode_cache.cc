@@ -94,6 +94,8 @@ void InodeCache::take_attr(Inode& inode, const AttrRecord& record) {
   inode.attr = record;
   // Answers from before a change of ours may come after it.
   inode.no_xattrs = record.no_xattrs && inode.xattr_changes == 0;
+  if (inode.file && inode.file->accessed)
+    inode.attr.attr.atime_ns = std::max(before.atime_ns, record.attr.atime_ns);
   if (ours) {
     if (inode.file->report_mode || inode.file->reporting_mode) inode.attr.attr.mode = before.mode;
     inode.attr.attr.size = before.size;
@@ -121,7 +123,10 @@ void InodeCache::drop(Inode& inode) {
     inode.dir->listing = false;
     ++inode.dir->changes;
   }
-  if (inode.file) inode.file->ahead.clear();
+  if (inode.file) {
+    inode.file->ahead.clear();
+    inode.file->accessed = false;
+  }
 }
 
 void InodeCache::recalled(const std::vector<RecallItem>& items, std::uint64_t serial) {

@@ -1,6 +1,10 @@
 #include "client/reader.h"
 
+#include <fcntl.h>
+
 #include <cstring>
+
+#include "client/access_time.h"
 
 namespace cairn::client {
 namespace {
@@ -148,6 +152,11 @@ std::optional<Result<rpc::Payload>> Reader::assemble(Plan& plan) {
   return payload;
 }
 
+void Reader::note_read(FileHandle& handle) const {
+  handle.was_read = true;
+  if ((handle.flags & O_NOATIME) == 0) note_access(context_.inodes, *handle.inode, context_.runtime.clock());
+}
+
 std::optional<Result<rpc::Payload>> Reader::try_read(const Handle& handle, std::uint64_t offset,
                                                      std::uint32_t length) {
   Inode& inode = *handle->inode;
@@ -158,6 +167,7 @@ std::optional<Result<rpc::Payload>> Reader::try_read(const Handle& handle, std::
   auto payload = assemble(planned);
   if (!payload || !*payload) return std::nullopt;
   if (!planned.slots.empty()) read_ahead(handle, offset, planned.slots.back().to);
+  note_read(*handle);
   return payload;
 }
 
@@ -184,7 +194,11 @@ rpc::Task<Result<rpc::Payload>> Reader::read(Handle handle, std::uint64_t offset
     }
     auto payload = assemble(planned);
     if (!payload) co_return fail(Code::kInternal, "a read was put together before its parts were there");
-    if (*payload) co_return std::move(*payload);
+    if (*payload) {
+      std::lock_guard lock(inode->mutex);
+      note_read(*handle);
+      co_return std::move(*payload);
+    }
     {
       // Another client may have replaced the file's data after our lease had gone: then what failed is out of
       // date.

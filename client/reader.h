@@ -36,6 +36,7 @@ class Reader {
   // Under inode.mutex. `start`: fetches what is missing; else such parts have neither bytes nor fetch.
   enum class Start { kNo, kYes };
   Plan plan(const Handle& handle, std::uint64_t offset, std::uint32_t length, Start start);
+  void note_read(FileHandle& handle) const;  // under inode.mutex
   void read_ahead(const Handle& handle, std::uint64_t offset, std::uint64_t end);
   std::shared_ptr<Fetch> start_fetch(const InodeRef& inode, std::uint64_t from, std::uint64_t to,
                                      Budget::Hold memory);

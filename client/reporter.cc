@@ -20,6 +20,7 @@ struct Reporter::Item {
   std::uint64_t bytes = 0;
   bool trim_done = false;
   std::int64_t atime = 0;
+  bool accessed = false;  // atime is a reader's
   std::int64_t mtime = 0;
   std::optional<std::uint32_t> mode;
   std::uint32_t closed = 0;
@@ -93,8 +94,8 @@ std::optional<Reporter::Item> Reporter::build(const InodeRef& ref) const {
         if (range.from < chunks) item.punched.push_back({range.from, std::min(range.to, chunks)});
       }
       item.trim_done = file.trim_done;
-      item.has_size = item.size != file.reported_size || !item.written.empty() || !item.punched.empty() ||
-                      item.trim_done;
+      item.has_size =
+          item.size != file.reported_size || !item.written.empty() || !item.punched.empty() || item.trim_done;
       const std::uint64_t holes = file.holes.count_below(chunks);
       item.bytes = std::min(item.size, (chunks - holes) * chunk_size);
       if (item.has_size) {
@@ -110,6 +111,10 @@ std::optional<Reporter::Item> Reporter::build(const InodeRef& ref) const {
     file.report_times = file.report_atime = file.report_mode = false;
     // With bytes still to come, the lease stays.
     if (!file.clean()) item.keep = Lease::kExclusive;
+  }
+  if (std::exchange(file.accessed, false) && item.atime == 0 && inode.have_attr) {
+    item.atime = inode.attr.attr.atime_ns;
+    item.accessed = true;
   }
   if (!item.tells() && item.closed == 0 && item.keep == inode.lease) return std::nullopt;
   // From here on nothing new is written under a lease that is given back; who needs it again waits for this
@@ -143,7 +148,7 @@ void Reporter::restore(const Item& item) const {
   if (item.has_size) file.report_size = true;
   if (item.trim_done) file.trim_done = true;
   if (item.mtime != 0) file.report_times = true;
-  if (item.atime != 0) file.report_atime = true;
+  if (item.atime != 0) (item.accessed ? file.accessed : file.report_atime) = true;
   if (item.mode) file.report_mode = true;
   file.server_opens += item.closed;
   if (item.keep < Lease::kExclusive && item.tells()) {

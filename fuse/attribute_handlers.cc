@@ -98,7 +98,8 @@ void handle_listxattr(fuse_req_t req, fuse_ino_t ino, std::size_t size) {
     }
     reply_value(req, all, size);
   };
-  start<std::vector<std::string>>(req, Kind::kRead, "listxattr", frontend(req).files.listxattr(inode), finish);
+  start<std::vector<std::string>>(req, Kind::kRead, "listxattr", frontend(req).files.listxattr(inode),
+                                  finish);
 }
 
 auto finish_xattr(std::string_view op, InodeId inode) {
@@ -135,10 +136,10 @@ std::vector<gid_t> groups_of(fuse_req_t req) {
   return groups;
 }
 
-// As chmod: setting the mode by way of a list takes the set-group-id bit from who is not of the file's group. (The
-// kernel would say so by FUSE_SETXATTR_ACL_KILL_SGID, which libfuse 3.14 does not know.)
-FileSystem::Task<void> set_access_acl(FileSystem& files, InodeId inode, std::string value, std::uint32_t flags,
-                                      std::vector<gid_t> groups) {
+// As chmod: setting the mode by way of a list takes the set-group-id bit from who is not of the file's group.
+// (The kernel would say so by FUSE_SETXATTR_ACL_KILL_SGID, which libfuse 3.14 does not know.)
+FileSystem::Task<void> set_access_acl(FileSystem& files, InodeId inode, std::string value,
+                                      std::uint32_t flags, std::vector<gid_t> groups) {
   constexpr std::uint32_t kClearSetgid = 4;
   if (!groups.empty()) {
     auto getting = files.getattr(inode);

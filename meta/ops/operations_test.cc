@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+
+#include "meta/acl.h"
 #include "meta/keys.h"
 #include "meta/ops/testing.h"
+#include "store/base/bytes.h"
 
 namespace cairn::meta {
 namespace {
@@ -271,6 +275,126 @@ TEST_F(OperationsTest, ExtendedAttributes) {
             Code::kNoAttribute);
   ASSERT_TRUE(run([&](ops::Env& env) { return ops::remove(env, {kRootInode, "f", false}); }));
   EXPECT_EQ(runner_.kv.get(keys::xattr(id, "user.b")).value(), std::nullopt);
+}
+
+// An access control list as Linux passes it: owner, one user, group, mask, others.
+std::string acl_bytes(std::array<std::uint16_t, 5> permissions) {
+  std::string out;
+  ByteWriter w(out);
+  w.u32(2);
+  const std::uint16_t tags[] = {1, 2, 4, 16, 32};
+  for (std::size_t i = 0; i < 5; ++i) {
+    w.u16(tags[i]);
+    w.u16(permissions[i]);
+    w.u32(tags[i] == 2 ? 1000 : UINT32_MAX);
+  }
+  return out;
+}
+
+TEST_F(OperationsTest, AccessControlListsAndModesFollowEachOther) {
+  const std::string access(kAccessAcl), defaults(kDefaultAcl);
+  const auto file = make(kRootInode, "f", S_IFREG | S_ISGID | 0600, true);
+  const InodeId id = file.inode.id;
+  const auto set = [&](InodeId on, const std::string& name, const std::string& value,
+                       std::uint32_t flags = 0) {
+    auto done = run([&](ops::Env& env) { return ops::setxattr(env, {on, name, value, flags}); });
+    return done ? Code::kOk : done.error().code();
+  };
+  const auto get = [&] { return run([&](ops::Env& env) { return ops::getxattr(env, id, access); }); };
+  EXPECT_EQ(set(id, access, "nonsense"), Code::kInvalidArgument);
+  EXPECT_EQ(set(id, defaults, acl_bytes({7, 7, 7, 7, 7})), Code::kPermission);
+  ASSERT_EQ(set(id, access, acl_bytes({6, 7, 4, 5, 1})), Code::kOk);
+  EXPECT_EQ(inode(id).mode, S_IFREG | S_ISGID | 0651u);
+  ASSERT_EQ(set(id, access, acl_bytes({6, 7, 4, 5, 1}), ops::SetXattrArgs::kClearSetgid), Code::kOk);
+  EXPECT_EQ(inode(id).mode, S_IFREG | 0651u);
+  ops::SetAttrArgs chmod;
+  chmod.inode = id;
+  chmod.valid = ops::SetAttrArgs::kMode;
+  chmod.mode = 0720;
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::setattr(env, chmod); }));
+  EXPECT_EQ(get().value(), acl_bytes({7, 7, 4, 2, 0}));
+  ops::ReportItem item{id, *file.exclusive};
+  item.mode = 0604;
+  ASSERT_EQ(report(item), Code::kOk);
+  EXPECT_EQ(get().value(), acl_bytes({6, 7, 4, 0, 4}));
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::removexattr(env, id, access); }));
+  EXPECT_EQ(inode(id).mode, S_IFREG | 0604u);
+  EXPECT_EQ(get().error().code(), Code::kNoAttribute);
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::removexattr(env, id, access); })) << "nor is it an error";
+}
+
+TEST_F(OperationsTest, DefaultListsCountInsteadOfTheUmask) {
+  const auto dir = make(kRootInode, "d", S_IFDIR | 0755).inode.id;
+  const std::string list = acl_bytes({7, 7, 5, 7, 0});
+  ASSERT_TRUE(run([&](ops::Env& env) {
+    return ops::setxattr(env, {dir, std::string(kDefaultAcl), list, 0});
+  }));
+  const auto made = [&](const std::string& name, std::uint32_t mode, std::uint32_t full) {
+    ops::MakeArgs args;
+    args.parent = dir;
+    args.name = name;
+    args.mode = mode;
+    args.full_mode = full;
+    args.target = S_ISLNK(mode) ? "to" : "";
+    return run([&](ops::Env& env) { return ops::make(env, args); }).value().inode;
+  };
+  const auto names = [&](InodeId id) {
+    return run([&](ops::Env& env) { return ops::listxattr(env, id); }).value();
+  };
+  const auto file = made("f", S_IFREG | 0600, 0666);
+  EXPECT_EQ(file.record.mode, S_IFREG | 0660u);
+  EXPECT_EQ(inode(file.id).mode, S_IFREG | 0660u);
+  EXPECT_EQ(names(file.id), (std::vector<std::string>{std::string(kAccessAcl)}));
+  const auto sub = made("sub", S_IFDIR | 0700, 0777);
+  EXPECT_EQ(sub.record.mode, S_IFDIR | 0770u);
+  EXPECT_EQ(names(sub.id), (std::vector<std::string>{std::string(kAccessAcl), std::string(kDefaultAcl)}));
+  const auto link = made("l", S_IFLNK | 0777, 0777);
+  EXPECT_EQ(link.record.mode, S_IFLNK | 0777u);
+  EXPECT_TRUE(names(link.id).empty());
+  const auto old_program = made("old", S_IFREG | 0600, 0);
+  EXPECT_EQ(old_program.record.mode, S_IFREG | 0600u);
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::removexattr(env, dir, std::string(kDefaultAcl)); }));
+  EXPECT_EQ(made("g", S_IFREG | 0600, 0666).record.mode, S_IFREG | 0600u);
+}
+
+TEST_F(OperationsTest, RenameLeavesAWhiteout) {
+  const auto dir = make(kRootInode, "d", S_IFDIR | 0755).inode.id;
+  const auto file = make(kRootInode, "f", S_IFREG | 0644).inode.id;
+  const auto lookup = [&](InodeId parent, const std::string& name) {
+    return run([&](ops::Env& env) { return ops::lookup(env, {parent, name}); }).value().inode;
+  };
+  ops::RenameArgs args{kRootInode, "f", dir, "g", ops::RenameArgs::kWhiteout, 5, 6};
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::rename(env, args); }));
+  EXPECT_EQ(lookup(dir, "g")->id, file);
+  const auto left = lookup(kRootInode, "f");
+  ASSERT_TRUE(left);
+  EXPECT_EQ(left->record.mode, static_cast<std::uint32_t>(S_IFCHR));
+  EXPECT_EQ(left->record.rdev, 0u);
+  EXPECT_EQ(left->record.uid, 5u);
+  EXPECT_EQ(left->record.gid, 6u);
+  EXPECT_EQ(left->record.nlink, 1u);
+  const auto files = run([&](ops::Env& env) { return ops::statfs(env); }).value().files;
+  args.flags |= ops::RenameArgs::kExchange;
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::rename(env, args); }).error().code(),
+            Code::kInvalidArgument);
+  ops::RemoveArgs removal{kRootInode, "f", false};
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::remove(env, removal); }));
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::statfs(env); }).value().files, files - 1);
+}
+
+// A reader's report changes nothing but the time of access, and never moves that back.
+TEST_F(OperationsTest, AccessTimesOfReaders) {
+  const InodeId id = make(kRootInode, "f", S_IFREG | 0644).inode.id;
+  const InodeRecord before = inode(id);
+  ops::ReportItem item{id, LeaseGeneration{}};
+  item.atime = before.atime + 50;
+  ASSERT_EQ(report(item), Code::kOk);
+  item.atime = before.atime + 20;
+  ASSERT_EQ(report(item), Code::kOk);
+  InodeRecord after = inode(id);
+  EXPECT_EQ(after.atime, before.atime + 50);
+  after.atime = before.atime;
+  EXPECT_EQ(after, before);
 }
 
 TEST_F(OperationsTest, CookiesStayWhileADirectoryChanges) {

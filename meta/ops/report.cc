@@ -57,7 +57,8 @@ Result<Code> report_one(Env& env, const ReportItem& item, bool durable) {
       if (const Code code = apply_extent(inode, item, durable); code != Code::kOk) return code;
       TRYV(set_bytes(env.txn, inode, item.bytes));
     }
-    if (item.atime != 0) inode.atime = item.atime;
+    // Who does not hold the file has only read it.
+    if (item.atime != 0) inode.atime = holds ? item.atime : std::max(inode.atime, item.atime);
     if (item.mtime != 0) inode.mtime = item.mtime;
     if (item.mode) {
       inode.mode = (inode.mode & S_IFMT) | (*item.mode & 07777);

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <sys/statvfs.h>
 #include <sys/time.h>
+#include <sys/xattr.h>
 
 #include <cstring>
 #include <thread>
@@ -176,6 +177,97 @@ TEST_F(Attributes, Access) {
   EXPECT_OK(::access(at("f").c_str(), R_OK | W_OK));
   EXPECT_ERRNO(EACCES, ::access(at("f").c_str(), X_OK));
   EXPECT_ERRNO(ENOENT, ::access(at("none").c_str(), F_OK));
+}
+
+// --- times of access, by the rules of relatime ---
+
+class AccessTimes : public Posix {
+ protected:
+  // Written, and with an access time far before the last change, of which the kernel has no page.
+  void make_old(std::string_view name) {
+    write_file(name, "some bytes");
+    const timespec times[2] = {{1'000'000'000, 5}, {1'500'000'000, 7}};
+    ASSERT_OK(::utimensat(AT_FDCWD, at(name).c_str(), times, 0));
+    forget_pages(name);
+  }
+  void forget_pages(std::string_view name) {
+    Fd fd = open_file(name, O_RDWR | O_NOATIME);
+    ASSERT_OK(::fsync(fd.get()));
+    ASSERT_EQ(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+  }
+  std::int64_t atime(std::string_view name) {
+    const auto st = stat_of(name);
+    return st.st_atim.tv_sec * 1'000'000'000LL + st.st_atim.tv_nsec;
+  }
+};
+
+TEST_F(AccessTimes, ReadingMovesAnOldOne) {
+  make_old("f");
+  const auto before = stat_of("f");
+  EXPECT_EQ(atime("f"), 1'000'000'000'000'000'005);
+  Fd fd = open_file("f", O_RDONLY);
+  char byte = 0;
+  ASSERT_EQ(::read(fd.get(), &byte, 1), 1);
+  const std::int64_t first = atime("f");
+  EXPECT_GT(first, 1'500'000'000'000'000'000);
+  ASSERT_EQ(::pread(fd.get(), &byte, 1, 5), 1);
+  fd.reset();
+  const auto after = stat_of("f");
+  EXPECT_TRUE(after.st_mtim.tv_sec == before.st_mtim.tv_sec &&
+              after.st_mtim.tv_nsec == before.st_mtim.tv_nsec);
+  EXPECT_TRUE(after.st_ctim.tv_sec == before.st_ctim.tv_sec &&
+              after.st_ctim.tv_nsec == before.st_ctim.tv_nsec);
+}
+
+// Once later than the last change it stays for a day.
+TEST_F(AccessTimes, ReadingLeavesALateOne) {
+  make_old("f");
+  const timespec times[2] = {{0, UTIME_NOW}, {1'500'000'000, 7}};
+  ASSERT_OK(::utimensat(AT_FDCWD, at("f").c_str(), times, 0));
+  struct stat st = stat_of("f");
+  // The change just made is not older than the access: one read may move it past that, and no other.
+  EXPECT_EQ(read_file("f"), "some bytes");
+  forget_pages("f");
+  EXPECT_EQ(read_file("f"), "some bytes");
+  const std::int64_t moved = atime("f");
+  EXPECT_GE(moved, st.st_atim.tv_sec * 1'000'000'000LL + st.st_atim.tv_nsec);
+  forget_pages("f");
+  EXPECT_EQ(read_file("f"), "some bytes");
+  EXPECT_EQ(atime("f"), moved);
+}
+
+TEST_F(AccessTimes, NoneForWhoAsksForNone) {
+  make_old("f");
+  Fd fd = open_file("f", O_RDONLY | O_NOATIME);
+  char byte = 0;
+  ASSERT_EQ(::read(fd.get(), &byte, 1), 1);
+  fd.reset();
+  EXPECT_EQ(atime("f"), 1'000'000'000'000'000'005);
+}
+
+TEST_F(AccessTimes, WhatIsSetIsNotOvertaken) {
+  make_old("f");
+  Fd fd = open_file("f", O_RDONLY);
+  char byte = 0;
+  ASSERT_EQ(::read(fd.get(), &byte, 1), 1);
+  const timespec times[2] = {{1'200'000'000, 9}, {0, UTIME_OMIT}};
+  ASSERT_OK(::futimens(fd.get(), times));
+  fd.reset();
+  EXPECT_EQ(atime("f"), 1'200'000'000'000'000'009);
+}
+
+// The first moment of 1970 is a time as any other.
+TEST_F(AccessTimes, TheEpoch) {
+  Fd fd = open_file("f", O_RDWR | O_CREAT);
+  ASSERT_EQ(::write(fd.get(), "x", 1), 1);
+  const timespec epoch[2] = {{0, 0}, {0, 0}};
+  ASSERT_OK(::futimens(fd.get(), epoch));
+  ASSERT_OK(::fsync(fd.get()));
+  ASSERT_OK(::fsetxattr(fd.get(), "user.a", "", 0, 0));  // after which nobody goes by what he remembers
+  fd.reset();
+  const auto st = stat_of("f");
+  EXPECT_EQ(st.st_atim.tv_sec, 0);
+  EXPECT_EQ(st.st_mtim.tv_sec, 0);
 }
 
 }  // namespace
