@@ -214,7 +214,7 @@ Result<> MemoryFileSystem::remove_name(InodeId parent, const std::string& name, 
 }
 
 Result<> MemoryFileSystem::move_name(InodeId parent, const std::string& name, InodeId new_parent,
-                                     const std::string& new_name, std::uint32_t flags) {
+                                     const std::string& new_name, std::uint32_t flags, Owner owner) {
   TRY(Node * from, directory(parent));
   TRY(Node * to, directory(new_parent));
   TRY(const InodeId moved_id, find(*from, name));
@@ -253,10 +253,17 @@ Result<> MemoryFileSystem::move_name(InodeId parent, const std::string& name, In
     ++to->attr.nlink;
   }
   moved->attr.ctime_ns = now();
+  if (flags & RENAME_WHITEOUT) TRYV(make(parent, name, S_IFCHR, owner));
   return {};
 }
 
 // --- bytes ---
+
+void MemoryFileSystem::note_access(Node& node, const Handle& handle) {
+  Attr& attr = node.attr;
+  if ((of(handle).flags & O_NOATIME) != 0 || attr.atime_ns > std::max(attr.mtime_ns, attr.ctime_ns)) return;
+  attr.atime_ns = now();
+}
 
 void MemoryFileSystem::resize(Node& node, std::uint64_t size) {
   if (size < node.attr.size) {
@@ -356,6 +363,7 @@ std::optional<Result<rpc::Payload>> MemoryFileSystem::try_read(const Handle& han
   if (!answers_at_once || hangs_.contains("read") || faults_.contains("read")) return std::nullopt;
   auto file = node(of(handle).inode);
   if (!file) return fail(file.error());
+  note_access(**file, handle);
   rpc::Payload payload;
   payload.pieces.push_back(rpc::Buffer::take(bytes_of(**file, offset, length)));
   return payload;
@@ -471,8 +479,8 @@ FileSystem::Task<void> MemoryFileSystem::rmdir(InodeId parent, std::string name)
 }
 
 FileSystem::Task<void> MemoryFileSystem::rename(InodeId parent, std::string name, InodeId new_parent,
-                                                std::string new_name, std::uint32_t flags, Owner) {
-  return run<void>("rename", [&] { return move_name(parent, name, new_parent, new_name, flags); });
+                                                std::string new_name, std::uint32_t flags, Owner owner) {
+  return run<void>("rename", [&] { return move_name(parent, name, new_parent, new_name, flags, owner); });
 }
 
 FileSystem::Task<Entry> MemoryFileSystem::link(InodeId inode, InodeId parent, std::string name) {
@@ -575,6 +583,7 @@ FileSystem::Task<rpc::Payload> MemoryFileSystem::read(Handle handle, std::uint64
                                                       std::uint32_t length) {
   return run<rpc::Payload>("read", [&]() -> Result<rpc::Payload> {
     TRY(Node * file, node(of(handle).inode));
+    note_access(*file, handle);
     rpc::Payload payload;
     const auto whole = rpc::Buffer::take(bytes_of(*file, offset, length));
     // In uneven pieces, as chunks would give them.
@@ -665,7 +674,7 @@ void MemoryFileSystem::write_elsewhere(InodeId inode, std::string bytes) {
 
 void MemoryFileSystem::rename_elsewhere(const std::string& from, const std::string& to) {
   std::lock_guard lock(mutex_);
-  CHECK(move_name(kRootInode, from, kRootInode, to, 0).has_value(), "renames");
+  CHECK(move_name(kRootInode, from, kRootInode, to, 0, {}).has_value(), "renames");
 }
 
 // --- by path: not what the front end uses ---

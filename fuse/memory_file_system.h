@@ -129,11 +129,12 @@ class MemoryFileSystem final : public FileSystem {
   Entry hand_out(Node& node);
   Result<> remove_name(InodeId parent, const std::string& name, bool is_directory);
   Result<> move_name(InodeId parent, const std::string& name, InodeId new_parent, const std::string& new_name,
-                     std::uint32_t flags);
+                     std::uint32_t flags, Owner owner);
   Result<Opened> open_node(Node& node, int flags);
   std::string bytes_of(const Node& node, std::uint64_t offset, std::uint64_t length) const;
   Result<std::uint32_t> put_bytes(const Handle& handle, std::uint64_t offset, Bytes data);
   void resize(Node& node, std::uint64_t size);
+  void note_access(Node& node, const Handle& handle);
 
   rpc::Runtime& runtime_;
   std::atomic<InvalidationSink*> sink_{nullptr};

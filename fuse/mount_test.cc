@@ -27,7 +27,9 @@ class PosixOnMount : public MountFixture, public ::testing::WithParamInterface<b
 
 TEST_P(PosixOnMount, Suite) {
   ASSERT_EQ(::chmod(mountpoint_.c_str(), 0777), 0);
-  const std::string command = std::string(CAIRN_POSIX_TEST) + " " + mountpoint_ + " --gtest_brief=1";
+  // What access control lists mean for modes is the metadata server's work: tests/posix/run has one.
+  const std::string command =
+      std::string(CAIRN_POSIX_TEST) + " " + mountpoint_ + " --gtest_brief=1 --gtest_filter=-Acls.*";
   EXPECT_EQ(std::system(command.c_str()), 0);
 }
 
