@@ -797,6 +797,9 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
     case method::Rename::kNumber: {
       auto body = request.body<method::Rename>();
       TRY(FakeInode * from, inode_of(body.getParent()));
+          CHECK(item.getSize() <= inode.attr.size ||
+                    chunks_of(item.getSize(), options.chunk_size) <= inode.bound,
+                "a report grew a file past its bound");
       TRY(FakeInode * to, inode_of(body.getNewParent()));
       auto it = from->entries.find(std::string(text(body.getName())));
       if (it == from->entries.end()) return fail(Code::kNotFound, "no such name");

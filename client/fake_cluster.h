@@ -29,7 +29,7 @@ class FakeCluster {
     unsigned replicas = 2;
     std::uint32_t chunk_size = 256 << 10;
     std::uint32_t lease_ms = 10'000;
-    std::uint64_t initial_bound = 4;
+    std::uint64_t initial_bound = 1;
   };
   FakeCluster();
   explicit FakeCluster(Options options);

@@ -98,8 +98,9 @@ struct FileData {
   std::map<std::uint64_t, std::vector<Unsynced>> unsynced;  // by chunk index, oldest first
   bool sweep_queued = false;                                // in the sync ledger's list
   std::uint64_t reported_size = 0;
-  bool report_size = false;   // size, written or bytes differ from what the server knows
-  bool report_times = false;  // mtime
+  std::uint64_t report_max = UINT64_MAX;  // a truncation runs, and nothing is stored from here on
+  bool report_size = false;               // size, written or bytes differ from what the server knows
+  bool report_times = false;              // mtime
   bool report_atime = false;
   bool accessed = false;  // atime grew by reading: to be told with something else, and no loss if it is not
   bool report_mode = false;

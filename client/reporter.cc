@@ -82,7 +82,7 @@ std::optional<Reporter::Item> Reporter::build(const InodeRef& ref) const {
   if (inode.lease == Lease::kExclusive && inode.have_layout) {
     const std::uint32_t chunk_size = inode.layout.chunk_size();
     if (file.report_size || file.trim_done) {
-      item.size = inode.size();
+      item.size = std::min(inode.size(), file.report_max);
       // Bytes that are not stored yet, and what lies behind them, are not claimed.
       if (!file.dirty.empty())
         item.size = std::max(file.reported_size, std::min(item.size, file.dirty.first_offset()));

@@ -11,6 +11,34 @@ rpc::Task<Result<>> cut_chunk(FileContext& context, ChunkWrite write, Deadline d
   co_return Result<>{};
 }
 
+// Under the inode's mutex: where the bytes that the servers have end.
+std::uint64_t stored_end(const Inode& inode) {
+  const std::uint32_t chunk_size = inode.have_layout ? inode.layout.chunk_size() : kDefaultChunkSize;
+  std::uint64_t end = inode.file->reported_size;
+  for (const Range& range : inode.file->written.list()) end = std::max(end, range.to * chunk_size);
+  return end;
+}
+
+// While bytes are dropped that were never stored, no size is reported that covers them.
+class ReportsUpTo {
+ public:
+  explicit ReportsUpTo(InodeRef inode) : inode_(std::move(inode)) {}
+  ~ReportsUpTo() {
+    std::lock_guard lock(inode_->mutex);
+    inode_->file->report_max = UINT64_MAX;
+  }
+  ReportsUpTo(const ReportsUpTo&) = delete;
+
+ private:
+  InodeRef inode_;
+};
+
+// A truncation failed after it had dropped bytes that were not stored: the file ends before them.
+void ends_at(Inode& inode, std::uint64_t stored) {
+  std::lock_guard lock(inode.mutex);
+  if (inode.lease == Lease::kExclusive) inode.attr.attr.size = std::min(inode.size(), stored);
+}
+
 }  // namespace
 
 rpc::Task<Result<>> finish_trim(FileContext& context, InodeRef inode, RangeSet known_holes,
@@ -65,9 +93,11 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
   for (;;) {
     CO_TRYV(co_await leases.ensure(inode, Lease::kExclusive, deadline));
     Blocked blocked(inode);
+    ReportsUpTo reports(inode);
     std::uint64_t generation = 0;
     SessionId session;
     RangeSet holes;
+    std::uint64_t stored = 0;
     {
       std::lock_guard lock(inode->mutex);
       if (!context.inodes.usable(*inode, Lease::kExclusive) || inode->recalling || !inode->have_layout)
@@ -75,23 +105,27 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
       if (shrink == Shrink::kNo && inode->size() >= size) co_return inode->attr;
       generation = inode->generation;
       session = inode->session;
+      if (size < inode->size()) inode->file->report_max = stored_end(*inode);
       context.dirty_memory.give(inode->file->dirty.cut(size));
     }
     // The server must know how far the file reaches before it says what is to be trimmed.
     auto flushed = co_await write_back.flush(inode, Durable::kNo, deadline);
     if (!flushed) co_return fail(flushed.error());
     {
-      // Bytes cut off above were never stored: the size that is reported ends where the stored ones do.
+      // Bytes cut off above were never stored: the size that is reported ends where the stored ones do, also
+      // if that is before the new end.
       std::lock_guard lock(inode->mutex);
       FileData& file = *inode->file;
-      const std::uint32_t chunk_size = inode->have_layout ? inode->layout.chunk_size() : kDefaultChunkSize;
-      std::uint64_t stored = file.reported_size;
-      for (const Range& range : file.written.list()) stored = std::max(stored, range.to * chunk_size);
-      if (size < inode->size()) inode->attr.attr.size = std::max(size, std::min(inode->size(), stored));
+      stored = stored_end(*inode);
+      if (size < inode->size()) file.report_max = stored;
       file.report_size = true;
       holes = file.holes;
     }
-    CO_TRYV(co_await reporter.report(inode, Durable::kNo, deadline));
+    auto reported = co_await reporter.report(inode, Durable::kNo, deadline);
+    if (!reported) {
+      ends_at(*inode, stored);
+      co_return fail(std::move(reported.error()));
+    }
     std::function<void(schema::SetAttrRequest::Builder)> fill =
         [=, id = inode->id](schema::SetAttrRequest::Builder body) {
           body.setInode(id.value());
@@ -103,6 +137,7 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
         co_await context.session.mutate<rpc::method::SetAttr>(std::move(fill), deadline, nullptr, session);
     if (!reply) {
       if (reply.error().code() == Code::kLeaseLost) continue;
+      ends_at(*inode, stored);
       co_return fail(std::move(reply.error()));
     }
     CO_TRY(auto answer, decoded("SetAttr", [&] {
@@ -112,6 +147,7 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
       std::lock_guard lock(inode->mutex);
       if (inode->session != session || inode->lease != Lease::kExclusive) co_return answer.first;
       Leases::adopt(*inode, *inode->file, answer.first, answer.second);
+      inode->file->report_max = UINT64_MAX;
       inode->file->meta_dirty = true;
       if (inode->have_layout)
         write_back.ledger().forget_from(*inode,
