@@ -1,16 +1,21 @@
-// start_mount_daemon: run_mount in a detached process that reports back through a pipe when it serves.
+// start_mount_daemon: run_mount in a detached process that reports back through a pipe when it serves; and the
+// process that watches over it.
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <string>
 
 #include "fuse/mount.h"
+#include "fuse/mount_table.h"
+#include "fuse/session.h"
 #include "store/base/bytes.h"
 #include "store/base/log.h"
 
@@ -57,11 +62,14 @@ std::string absolute(const std::string& path) {
   return error ? path : full.string();
 }
 
+// The working directory will be another one.
+void make_absolute(MountOptions& options) {
+  for (std::string* path : {&options.mountpoint, &options.log_path, &options.pid_file}) *path = absolute(*path);
+}
+
 // The detached process. Does not return.
 [[noreturn]] void serve_detached(MountOptions options, int report_fd) {
-  options.mountpoint = absolute(options.mountpoint);  // the working directory is left below
-  options.log_path = absolute(options.log_path);
-  options.pid_file = absolute(options.pid_file);
+  make_absolute(options);
   [[maybe_unused]] const int moved = ::chdir("/");
   point_at_null({STDIN_FILENO, STDOUT_FILENO});
   bool told = false;
@@ -73,6 +81,94 @@ std::string absolute(const std::string& path) {
   });
   if (!told) report(report_fd, result);
   ::_exit(result ? 0 : 1);
+}
+
+sigset_t supervisor_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGCHLD}) sigaddset(&set, signal);
+  return set;
+}
+
+// Waits for the mount process and hands signals on. Its status, as of waitpid(2); `asked`: somebody wants the
+// end.
+int wait_for(pid_t child, bool& asked) {
+  const sigset_t set = supervisor_signals();
+  for (;;) {
+    int status = 0;
+    if (::waitpid(child, &status, WNOHANG) == child) return status;
+    const int signal = ::sigwaitinfo(&set, nullptr);
+    if (signal == SIGTERM || signal == SIGINT) asked = true;
+    if (signal > 0 && signal != SIGCHLD) ::kill(child, signal);
+  }
+}
+
+// False: somebody asked for the end meanwhile.
+bool pause_for(std::chrono::seconds seconds) {
+  const sigset_t set = supervisor_signals();
+  const auto until = std::chrono::steady_clock::now() + seconds;
+  for (;;) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+        until - std::chrono::steady_clock::now());
+    if (left.count() <= 0) return true;
+    const timespec wait{left.count() / 1000, left.count() % 1000 * 1'000'000};
+    const int signal = ::sigtimedwait(&set, nullptr, &wait);
+    if (signal == SIGTERM || signal == SIGINT) return false;
+  }
+}
+
+// What keeps a mount from coming back for now, not for good.
+bool may_pass(Code code) {
+  return code == Code::kUnavailable || code == Code::kTimeout || code == Code::kLocked || code == Code::kInternal;
+}
+
+// The detached process of a supervised mount. Does not return.
+[[noreturn]] void supervise(MountOptions options, int report_fd) {
+  constexpr std::chrono::seconds kPauseMin{1}, kPauseMax{30};
+  make_absolute(options);
+  const std::string &mountpoint = options.mountpoint, &log_path = options.log_path;
+  const sigset_t set = supervisor_signals();
+  sigset_t before;
+  ::sigprocmask(SIG_BLOCK, &set, &before);
+  auto pause = kPauseMin;
+  for (bool first = true;; first = false) {
+    std::array<int, 2> pipe{-1, report_fd};
+    if (!first && ::pipe2(pipe.data(), O_CLOEXEC) != 0) ::_exit(1);
+    const auto began = std::chrono::steady_clock::now();
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::sigprocmask(SIG_SETMASK, &before, nullptr);
+      if (pipe[0] >= 0) ::close(pipe[0]);
+      serve_detached(options, pipe[1]);
+    }
+    ::close(pipe[1]);
+    if (first) {
+      [[maybe_unused]] const int moved = ::chdir("/");
+      point_at_null({STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO});
+    }
+    if (child < 0) ::_exit(1);
+    const Result<> serving = first ? Result<>() : await_report(pipe[0]);
+    bool asked = false;
+    const int status = wait_for(child, asked);
+    const bool died = WIFSIGNALED(status);
+    const bool gone_for_good = !died && (first || serving || !may_pass(serving.error().code()));
+    if (asked || gone_for_good) ::_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+    if (!log_path.empty() && log_path != "-") {
+      if (auto opened = log_open(log_path); opened && died)
+        log_error("mount_process_died", "mountpoint={} pid={} signal={} what=\"mounting again\"",
+                  log_quote(mountpoint), child, WTERMSIG(status));
+    }
+    if (died) {
+      const auto left = find_mount(mountpoint);
+      if (!left || !*left || (*left)->type != kFsType) ::_exit(1);  // somebody unmounted what was left
+      if (auto detached = detach(mountpoint, Detach::kLazy); !detached)
+        log_error("dead_mount_stays", "mountpoint={} error={}", log_quote(mountpoint),
+                  log_quote(detached.error().message()));
+    }
+    if (std::chrono::steady_clock::now() - began > std::chrono::minutes(1)) pause = kPauseMin;
+    if (!pause_for(pause)) ::_exit(1);
+    pause = std::min(pause * 2, kPauseMax);
+  }
 }
 
 }  // namespace
@@ -94,7 +190,10 @@ Result<> start_mount_daemon(const MountOptions& options) {
     ::setsid();
     // The second fork: not a session leader, so it can never get a terminal, and init reaps it.
     const pid_t daemon = ::fork();
-    if (daemon == 0) serve_detached(options, pipe[1]);
+    if (daemon == 0) {
+      if (options.supervised) supervise(options, pipe[1]);
+      serve_detached(options, pipe[1]);
+    }
     ::_exit(daemon < 0 ? 1 : 0);
   }
   ::close(pipe[1]);

@@ -1,5 +1,6 @@
 // start_mount_daemon, unmount, and the ends that a mount process can come to.
 #include <signal.h>
+#include <sys/mount.h>
 
 #include <fstream>
 
@@ -104,6 +105,42 @@ TEST_F(DaemonTest, DeadMountIsNamedAndCanBeUnmounted) {
   EXPECT_TRUE(gone) << gone.error().to_string();
   EXPECT_FALSE(mounted());
   start();
+  EXPECT_TRUE(unmount(mountpoint_, Unmount::kWait));
+}
+
+TEST_F(DaemonTest, ASupervisedMountComesBackWhenItsProcessDies) {
+  options_.supervised = true;
+  start();
+  write_file("f", "x");
+  const pid_t first = pid_;
+  ::kill(first, SIGKILL);
+  // Another process serves it; a memory file system starts empty again.
+  ASSERT_TRUE(eventually([&] {
+    const auto serving = MountRecord::pid(mountpoint_);
+    struct stat st {};
+    return serving && *serving != first && ::stat(mountpoint_.c_str(), &st) == 0 &&
+           ::stat(at("f").c_str(), &st) != 0 && errno == ENOENT;
+  }));
+  std::ifstream(options_.pid_file) >> pid_;
+  EXPECT_NE(pid_, first);
+  write_file("f", "again");
+  EXPECT_EQ(read_file("f"), "again");
+  const auto gone = unmount(mountpoint_, Unmount::kWait);
+  EXPECT_TRUE(gone) << gone.error().to_string();
+  EXPECT_TRUE(eventually([&] { return !running(); }));
+  EXPECT_FALSE(mounted());
+}
+
+TEST_F(DaemonTest, AnUnmountedDeadMountStaysAway) {
+  options_.supervised = true;
+  start();
+  const pid_t first = pid_;
+  ::kill(first, SIGSTOP);  // so that the mount is gone before its process is
+  ASSERT_EQ(::umount2(mountpoint_.c_str(), MNT_DETACH), 0);
+  ::kill(first, SIGKILL);
+  ASSERT_TRUE(eventually([&] { return !running(); }));
+  start();  // nobody is in the way
+  EXPECT_NE(pid_, first);
   EXPECT_TRUE(unmount(mountpoint_, Unmount::kWait));
 }
 

@@ -161,6 +161,7 @@ Result<> serve(const MountOptions& options, const std::string& target, std::uniq
   Session session(front, {.source = source,
                           .read_only = options.read_only,
                           .allow_other = options.allow_other,
+                          .kernel = options.kernel,
                           .threads = threads});
   TRYV(session.prepare());
   auto kernel = session_notifier(session.raw());
@@ -211,7 +212,12 @@ Result<> run_mount(const MountOptions& options, const std::function<void()>& on_
   }
   PidFile pid_file(options.pid_file);
   TRYV(pid_file.write());
-  TRY(auto client, options.connect(options.client));
+  ClientOptions client_options = options.client;
+  // The kernel leaves times of access to the file system, and so what it was told about them.
+  if (options.read_only ||
+      std::find(options.kernel.begin(), options.kernel.end(), "noatime") != options.kernel.end())
+    client_options.access_times = AccessTimes::kNever;
+  TRY(auto client, options.connect(std::move(client_options)));
   Result<> result = serve(options, target, std::move(client), signals, on_serving);
   if (!result)
     log_error("mount_ended", "mountpoint={} error={}", log_quote(target),

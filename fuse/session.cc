@@ -179,6 +179,7 @@ Result<> Session::prepare() {
   if (options_.allow_other) wanted += ",allow_other";
   // As for any local file system that root mounts; fusermount3 always sets nosuid and nodev for others.
   if (::geteuid() == 0) wanted += ",suid,dev";
+  for (const std::string& option : options_.kernel) wanted += "," + escape_option(option);
   std::string name = "cairn", dash = "-o";
   std::vector<char*> argv = {name.data(), dash.data(), wanted.data()};
   fuse_args args = FUSE_ARGS_INIT(static_cast<int>(argv.size()), argv.data());

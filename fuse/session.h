@@ -31,6 +31,7 @@ class Session {
     std::string source;  // shown as the device
     bool read_only = false;
     bool allow_other = false;
+    std::vector<std::string> kernel;
     unsigned threads = 4;
   };
   Session(Frontend& front, Options options);

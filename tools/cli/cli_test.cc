@@ -5,6 +5,7 @@
 
 #include "store/base/config.h"
 #include "tools/cli/cluster_folder.h"
+#include "tools/cli/mount_options.h"
 #include "tools/cli/process.h"
 #include "tools/cli/progress.h"
 
@@ -73,6 +74,32 @@ TEST(Progress, HumanNumbers) {
   EXPECT_EQ(human_seconds(59), "59 s");
   EXPECT_EQ(human_seconds(125), "2 min 05 s");
   EXPECT_EQ(human_seconds(3 * 3600 + 60), "3 h 01 min");
+}
+
+TEST(MountOptionsTest, EachGoesWhereItBelongs) {
+  fuse::MountOptions options;
+  ASSERT_TRUE(apply_mount_options("defaults,_netdev,ro,noatime,,memory=512M,timeout=5,nodev,x-systemd.automount",
+                                  options));
+  EXPECT_TRUE(options.read_only);
+  EXPECT_EQ(options.kernel, (std::vector<std::string>{"noatime", "nodev"}));
+  EXPECT_EQ(options.client.memory_bytes, 512u << 20);
+  EXPECT_EQ(options.client.timeout, std::chrono::seconds(5));
+  for (const char* wrong : {"memroy=512M", "memory=", "memory=12", "memory=99999G", "memory=-1M", "timeout=0",
+                            "timeout=x", "remount", "ro=1"}) {
+    const auto refused = apply_mount_options(wrong, options);
+    ASSERT_FALSE(refused) << wrong;
+    EXPECT_EQ(refused.error().code(), Code::kConfig) << wrong;
+  }
+}
+
+TEST(MountOptionsTest, TheHelperOfMountIsCalledAsMountDoes) {
+  auto arguments = arguments_of_helper({"meta:7070", "/mnt/x", "-n", "-o", "rw,noatime"});
+  ASSERT_TRUE(arguments) << arguments.error().to_string();
+  EXPECT_EQ(*arguments,
+            (std::vector<std::string>{"mount", "-o", "rw,noatime", "--meta", "meta:7070", "/mnt/x"}));
+  EXPECT_TRUE(arguments_of_helper({"meta:7070", "/mnt/x", "-f"})->empty()) << "a dry run does nothing";
+  EXPECT_FALSE(arguments_of_helper({"meta:7070"}));
+  EXPECT_FALSE(arguments_of_helper({"meta:7070", "/mnt/x", "-o"}));
 }
 
 }  // namespace

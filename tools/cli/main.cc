@@ -3,9 +3,12 @@
 #include <signal.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <filesystem>
 
 #include "store/base/log.h"
 #include "tools/cli/context.h"
+#include "tools/cli/mount_options.h"
 
 namespace {
 
@@ -42,8 +45,21 @@ int main(int argc, char** argv) {
   cli::add_mount_commands(app, context);
   cli::add_admin_commands(app, context);
 
+  // mount(8) calls us by this name for `mount -t cairn` and for fstab.
+  const bool helper = std::filesystem::path(argv[0]).filename() == "mount.cairn";
   try {
-    app.parse(argc, argv);
+    if (helper) {
+      auto arguments = cli::arguments_of_helper({argv + 1, argv + argc});
+      if (!arguments) {
+        fmt::print(stderr, "{}\n", arguments.error().message());
+        return cli::kUsage;
+      }
+      if (arguments->empty()) return cli::kDone;
+      std::reverse(arguments->begin(), arguments->end());  // as CLI11 wants them
+      app.parse(*arguments);
+    } else {
+      app.parse(argc, argv);
+    }
   } catch (const CLI::Success& e) {
     return app.exit(e);
   } catch (const CLI::ParseError& e) {

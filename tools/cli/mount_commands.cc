@@ -5,12 +5,14 @@
 
 #include "fuse/mount.h"
 #include "tools/cli/context.h"
+#include "tools/cli/mount_options.h"
 
 namespace cairn::cli {
 
 void add_mount_commands(CLI::App& app, Context& context) {
   auto options = std::make_shared<fuse::MountOptions>();
   auto lazy = std::make_shared<bool>(false);
+  auto list = std::make_shared<std::string>();
   options->allow_other = ::geteuid() == 0;
 
   CLI::App* mount = app.add_subcommand("mount", "Mount the file system; returns when it serves");
@@ -20,9 +22,13 @@ void add_mount_commands(CLI::App& app, Context& context) {
   mount->add_flag("--allow-other,!--no-allow-other", options->allow_other,
                   "other users may use it (default for root)");
   mount->add_option("--log", options->log_path, "log file of the mount process (default: none)");
-  mount->callback([&context, options] {
-    context.run = [&context, options]() -> Result<> {
+  mount->add_option("-o", *list, "options as in fstab: ro, noatime, memory=256M, timeout=60, ...")
+      ->type_name("OPTIONS");
+  mount->callback([&context, options, list] {
+    context.run = [&context, options, list]() -> Result<> {
       TRY(options->client, context.client_options());
+      TRYV(apply_mount_options(*list, *options));
+      options->supervised = true;
       return options->foreground ? fuse::run_mount(*options) : fuse::start_mount_daemon(*options);
     };
   });

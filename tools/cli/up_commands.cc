@@ -96,6 +96,7 @@ Result<> up(const Context& context, const UpOptions& options) {
       mount.mountpoint = mountpoint;
       mount.client = client;
       mount.allow_other = ::geteuid() == 0;
+      mount.supervised = true;
       mount.log_path = (folder.path() / "fuse/log").string();
       TRYV(fuse::start_mount_daemon(mount));
     }
