@@ -5,10 +5,11 @@ namespace {
 constexpr std::int64_t kDayNs = 24LL * 3600 * 1'000'000'000;
 }
 
-bool note_access(const InodeCache& inodes, Inode& inode, const Clock& clock) {
-  if (!inode.file || !inode.have_attr || inode.recalling || !inodes.usable(inode)) return false;
+bool note_access(const FileContext& context, Inode& inode) {
+  if (context.options.access_times == AccessTimes::kNever) return false;
+  if (!inode.file || !inode.have_attr || inode.recalling || !context.inodes.usable(inode)) return false;
   Attr& attr = inode.attr.attr;
-  const std::int64_t now = clock.wall_ns();
+  const std::int64_t now = context.runtime.clock().wall_ns();
   const bool due =
       attr.atime_ns <= attr.mtime_ns || attr.atime_ns <= attr.ctime_ns || attr.atime_ns <= now - kDayNs;
   if (!due || now <= attr.atime_ns) return false;

@@ -8,11 +8,11 @@
 // utimensat is never overtaken by it.
 #pragma once
 
-#include "client/inode_cache.h"
+#include "client/file_context.h"
 
 namespace cairn::client {
 
 // The file was read now. True if the time changed. Under inode.mutex.
-bool note_access(const InodeCache& inodes, Inode& inode, const Clock& clock);
+bool note_access(const FileContext& context, Inode& inode);
 
 }  // namespace cairn::client

@@ -30,6 +30,9 @@
 
 namespace cairn {
 
+// What reading does to a file's time of access (client/access_time.h).
+enum class AccessTimes { kRelative, kNever };
+
 struct ClientOptions {
   std::vector<std::string> meta = {"127.0.0.1:7070"};  // HOST:PORT, first that answers
   std::chrono::milliseconds timeout{60'000};           // of one call that names no deadline
@@ -37,6 +40,7 @@ struct ClientOptions {
   unsigned io_threads = 2;
   unsigned parallel_chunks = 16;  // chunk transfers in flight, one call
   std::string name;               // shown to operators; default "host:pid"
+  AccessTimes access_times = AccessTimes::kRelative;
 };
 // Reads CAIRN_META (comma separated) into options.meta if set. kConfig names what does not parse.
 Result<ClientOptions> client_options_from_environment();

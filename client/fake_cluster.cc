@@ -5,6 +5,8 @@
 
 #include <cstring>
 
+#include "client/fake_locks.h"
+
 namespace cairn::client {
 namespace {
 
@@ -719,6 +721,7 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
       if (valid & kSetMode)
         inode->attr.mode = (inode->attr.mode & S_IFMT) | (body.getAttr().getMode() & 07777);
       if (valid & kSetMtime) inode->attr.mtime_ns = body.getAttr().getMtime();
+      if (valid & kSetAtime) inode->attr.atime_ns = body.getAttr().getAtime();
       touch(*inode, false);
       auto out = reply.body<schema::SetAttrReply>();
       put_attr(*inode, out.initAttr());
@@ -745,6 +748,9 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
           CHECK(inode.trim.empty() || item.getSize() <= inode.trim.from,
                 "a report grew a file past a pending trim");
           const std::uint64_t old = chunks_of(inode.attr.size, options.chunk_size);
+          CHECK(item.getSize() <= inode.attr.size ||
+                    chunks_of(item.getSize(), options.chunk_size) <= inode.bound,
+                "a report grew a file past its bound");
           inode.attr.size = std::max(inode.attr.size, item.getSize());
           inode.holes.add(old, chunks_of(inode.attr.size, options.chunk_size));
           for (auto range : item.getWritten()) {
@@ -760,6 +766,7 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
           }
         }
         if (held && item.getMtime() != 0) inode.attr.mtime_ns = item.getMtime();
+        if (item.getAtime() != 0) inode.attr.atime_ns = item.getAtime();
         if (held && item.getHasMode()) inode.attr.mode = (inode.attr.mode & S_IFMT) | item.getMode();
         if (held) touch(inode, false);
         auto& opens = inode.opens[session];
@@ -797,9 +804,6 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
     case method::Rename::kNumber: {
       auto body = request.body<method::Rename>();
       TRY(FakeInode * from, inode_of(body.getParent()));
-          CHECK(item.getSize() <= inode.attr.size ||
-                    chunks_of(item.getSize(), options.chunk_size) <= inode.bound,
-                "a report grew a file past its bound");
       TRY(FakeInode * to, inode_of(body.getNewParent()));
       auto it = from->entries.find(std::string(text(body.getName())));
       if (it == from->entries.end()) return fail(Code::kNotFound, "no such name");
@@ -1081,11 +1085,12 @@ FakeCluster::~FakeCluster() {
   runtime_->stop();
 }
 
-std::unique_ptr<ClientImpl> FakeCluster::connect(std::uint64_t memory_bytes) {
+std::unique_ptr<ClientImpl> FakeCluster::connect(std::uint64_t memory_bytes, AccessTimes access_times) {
   ClientOptions options;
   options.meta = {meta_address()};
   options.timeout = std::chrono::seconds(20);
   options.memory_bytes = memory_bytes;
+  options.access_times = access_times;
   options.name = "test";
   auto client = ClientImpl::connect(options, transport_, clock_);
   CHECK(client.has_value(), client ? "" : client.error().to_string());
@@ -1112,6 +1117,9 @@ void FakeCluster::end_session(SessionId session) {
 void FakeCluster::restart_meta() {
   {
     std::lock_guard lock(state_->mutex);
+    std::set<SessionId> known;
+    for (const auto& [session, record] : state_->sessions) known.insert(session);
+    state_->locks.restart(std::move(known));
     for (auto& [id, inode] : state_->inodes) {
       std::erase_if(inode.holders, [](const auto& holder) { return holder.second.kind == Lease::kShared; });
     }

@@ -35,7 +35,8 @@ class FakeCluster {
   explicit FakeCluster(Options options);
   ~FakeCluster();
 
-  std::unique_ptr<ClientImpl> connect(std::uint64_t memory_bytes = 64 << 20);
+  std::unique_ptr<ClientImpl> connect(std::uint64_t memory_bytes = 64 << 20,
+                                      AccessTimes access_times = AccessTimes::kRelative);
   rpc::MemoryTransport& transport() { return transport_; }
   std::string meta_address() const { return "meta:1"; }
   std::string server_address(unsigned server) const { return "chunk:" + std::to_string(server); }
@@ -47,7 +48,7 @@ class FakeCluster {
 
   // --- what an operator or an accident does ---
   void end_session(SessionId session);      // fenced: its leases are gone, chunkservers refuse it
-  void restart_meta();                      // connections break, shared leases are forgotten
+  void restart_meta();                      // connections break, shared leases and file locks are forgotten
   void new_epoch(unsigned without_server);  // groups lose that server; nobody else takes its place
   void corrupt(unsigned server);            // flips a byte of each chunk stored there
   void wipe(unsigned server);               // its chunks are gone, but it stays in sync

@@ -527,6 +527,98 @@ TEST(Files, TimesAreKeptOverTheFlush) {
   EXPECT_EQ(Files(*other).lookup("f")->attr.mtime_ns, 1'000'000'007);
 }
 
+TEST(Files, TheTimeZeroIsATime) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  ASSERT_TRUE(files.write(opened->handle, 0, "x"));
+  cairn::SetAttr change;
+  change.valid = kSetMtime | kSetAtime;
+  ASSERT_TRUE(files.fs.block_on<Entry>(files.fs.setattr(opened->entry.attr.inode, change)));
+  ASSERT_TRUE(files.fsync(opened->handle));
+  auto other = cluster.connect();
+  const auto seen = Files(*other).lookup("f");
+  ASSERT_TRUE(seen);
+  EXPECT_EQ(seen->attr.mtime_ns, 0);
+  EXPECT_EQ(seen->attr.atime_ns, 0);
+}
+
+// Reading moves a time of access that is not later than the last change, and asks the server for nothing.
+TEST(Files, ReadingMovesTheTimeOfAccess) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  ASSERT_TRUE(files.write(opened->handle, 0, "x"));
+  cairn::SetAttr change;
+  change.valid = kSetMtime | kSetAtime;
+  change.attr.atime_ns = 5;
+  change.attr.mtime_ns = 1'000;
+  const InodeId inode = opened->entry.attr.inode;
+  ASSERT_TRUE(files.fs.block_on<Entry>(files.fs.setattr(inode, change)));
+  ASSERT_TRUE(files.fsync(opened->handle));
+  files.fs.release_now(std::move(opened->handle));
+
+  auto reader = cluster.connect();
+  Files other(*reader);
+  auto again = other.open(inode, O_RDONLY | O_NOATIME);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(other.read(again->handle, 0, 10), "x");
+  EXPECT_EQ(other.getattr(inode)->attr.atime_ns, 5) << "not for who asks for it";
+  other.fs.release_now(std::move(again->handle));
+  again = other.open(inode, O_RDONLY);
+  ASSERT_TRUE(again);
+  cluster.reset_counts();
+  EXPECT_EQ(other.read(again->handle, 0, 10), "x");
+  const auto read = other.getattr(inode);
+  EXPECT_GT(read->attr.atime_ns, 1'000);
+  EXPECT_EQ(read->attr.mtime_ns, 1'000);
+  EXPECT_EQ(cluster.requests(rpc::method::SetAttr::kNumber), 0u);
+  EXPECT_EQ(cluster.requests(rpc::method::GetAttr::kNumber), 0u);
+  EXPECT_EQ(other.read(again->handle, 0, 10), "x");
+  EXPECT_EQ(other.getattr(inode)->attr.atime_ns, read->attr.atime_ns) << "once";
+  other.fs.release_now(std::move(again->handle));
+  EXPECT_TRUE(eventually([&] {
+    auto third = cluster.connect();
+    return Files(*third).lookup("f")->attr.atime_ns == read->attr.atime_ns;
+  })) << "told with the close";
+}
+
+TEST(Files, NeverATimeOfAccess) {
+  FakeCluster cluster;
+  auto client = cluster.connect(64 << 20, AccessTimes::kNever);
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  ASSERT_TRUE(files.write(opened->handle, 0, "x"));
+  const std::int64_t before = files.getattr(opened->entry.attr.inode)->attr.atime_ns;
+  EXPECT_EQ(files.read(opened->handle, 0, 10), "x");
+  EXPECT_EQ(files.getattr(opened->entry.attr.inode)->attr.atime_ns, before);
+}
+
+// Who has an inode's attributes knows whether it has extended ones: the kernel asks for them all the time.
+TEST(Files, AttributesSayWhetherThereAreExtendedOnes) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  ASSERT_TRUE(files.create("none"));
+  auto some = files.create("some");
+  ASSERT_TRUE(some);
+  ASSERT_TRUE(files.fs.block_on<void>(files.fs.setxattr(some->entry.attr.inode, "user.a", "value", 0)));
+  auto reader = cluster.connect();
+  Files other(*reader);
+  const auto none_there = other.lookup("none"), some_there = other.lookup("some");
+  ASSERT_TRUE(none_there && some_there);
+  auto none = other.fs.try_getxattr(none_there->attr.inode, "system.posix_acl_access");
+  ASSERT_TRUE(none) << "known without a request";
+  EXPECT_EQ(none->error().code(), Code::kNoAttribute);
+  EXPECT_FALSE(other.fs.try_getxattr(some_there->attr.inode, "user.a"));
+  EXPECT_EQ(other.fs.block_on<std::string>(other.fs.getxattr(some_there->attr.inode, "user.a")), "value");
+}
+
 TEST(Files, AModeGoesWithTheReportAndBeforeANewOwner) {
   FakeCluster cluster;
   auto client = cluster.connect();
@@ -575,8 +667,8 @@ TEST(Files, AModeSurvivesAnOpenThatTruncates) {
   EXPECT_EQ(Files(*other).lookup("f")->attr.mode, S_IFREG | 0600u);
 }
 
-// Found by fsx: the size told before the cut lay past the chunks that this client may write, because nothing was
-// stored up to there.
+// Found by fsx: the size told before the cut lay past the chunks that this client may write, because nothing
+// was stored up to there.
 TEST(Files, ATruncationBelowUnsavedBytes) {
   FakeCluster cluster;
   auto client = cluster.connect();

@@ -292,8 +292,7 @@ void FileSystemImpl::released(FileHandle& handle) {
     // Opened for reading, and nothing was asked of us: what was read lay in the kernel's pages. It is told,
     // because it caches the old time.
     const bool reader = !handle.writable() && !handle.was_read && (handle.flags & O_NOATIME) == 0;
-    if (reader && !file.unlinked && note_access(inodes_, *inode, runtime_.clock()) &&
-        invalidations_.has_sink())
+    if (reader && !file.unlinked && note_access(context_, *inode) && invalidations_.has_sink())
       invalidations_.push({inode->id, true, false, {}, nullptr});
     if (handle.writable() && file.writers > 0) --file.writers;
     if (file.handles > 0) last = --file.handles == 0;

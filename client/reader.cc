@@ -154,7 +154,7 @@ std::optional<Result<rpc::Payload>> Reader::assemble(Plan& plan) {
 
 void Reader::note_read(FileHandle& handle) const {
   handle.was_read = true;
-  if ((handle.flags & O_NOATIME) == 0) note_access(context_.inodes, *handle.inode, context_.runtime.clock());
+  if ((handle.flags & O_NOATIME) == 0) note_access(context_, *handle.inode);
 }
 
 std::optional<Result<rpc::Payload>> Reader::try_read(const Handle& handle, std::uint64_t offset,

@@ -180,6 +180,7 @@ Result<> serve(const MountOptions& options, const std::string& target, std::uniq
     }
     files.set_invalidation_sink(nullptr);
   }
+  files.end_lock_waits();  // they would wait for other hosts
   if (result && !requests.wait_idle(deadline)) {
     result = fail(Code::kTimeout, std::to_string(requests.waiting()) + " requests did not end in time");
   }
