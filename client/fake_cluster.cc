@@ -102,6 +102,7 @@ struct FakeCluster::State {
   std::map<std::string, FakeObject> objects;
   std::map<SessionId, FakeSession> sessions;
   std::set<SessionId> ended;
+  FakeLocks locks;
   std::map<std::pair<unsigned, ChunkId>, FakeChunk> chunks;  // by (server, chunk)
   std::map<ChunkId, std::uint64_t> reconciled;               // epochs below it lost what was unsynced
 
@@ -228,6 +229,8 @@ struct FakeCluster::State {
     inodes.erase(it);
   }
   void end(SessionId session) {
+    locks.drop(session);
+    tell_settled();
     std::vector<InodeId> closed;
     ended.insert(session);
     sessions.erase(session);
@@ -240,6 +243,27 @@ struct FakeCluster::State {
       if (inode.opens.erase(session) != 0) closed.push_back(id);
     }
     for (InodeId id : closed) collect(id);
+  }
+  // Under mutex.
+  void tell_settled() {
+    for (const FakeLocks::Settled& settled : locks.take_settled()) {
+      auto it = sessions.find(settled.session);
+      if (it == sessions.end() || !it->second.peer) continue;
+      asio::co_spawn(owner.runtime_->executor(), tell(it->second.peer, settled, owner.clock_),
+                     asio::detached);
+    }
+  }
+  static Task<> tell(std::shared_ptr<Peer> peer, FakeLocks::Settled settled, const Clock& clock) {
+    OutMessage message;
+    auto body = message.body<schema::LocksSettledRequest>();
+    body.setEpoch(settled.epoch);
+    auto item = body.initItems(1)[0];
+    item.setTicket(settled.lock.ticket);
+    item.setOutcome(schema::LockOutcome::GRANTED);
+    item.setChange(settled.lock.change);
+    auto told = co_await peer->call<method::LocksSettled>(std::move(message),
+                                                          Deadline::after(clock, std::chrono::seconds(10)));
+    (void)told;  // the client names its locks on its next connection
   }
 };
 
@@ -427,6 +451,18 @@ Task<Result<OutMessage>> FakeCluster::State::serve_meta(Request& request, Sessio
       case method::Reassert::kNumber:
         session = SessionId(request.body<method::Reassert>().getSession());
         break;
+      case method::Lock::kNumber:
+        session = SessionId(request.body<method::Lock>().getSession());
+        break;
+      case method::CancelLock::kNumber:
+        session = SessionId(request.body<method::CancelLock>().getSession());
+        break;
+      case method::TestLock::kNumber:
+        session = SessionId(request.body<method::TestLock>().getSession());
+        break;
+      case method::NameLocks::kNumber:
+        session = SessionId(request.body<method::NameLocks>().getSession());
+        break;
       case method::Lookup::kNumber:
         session = SessionId(request.body<method::Lookup>().getSession());
         break;
@@ -503,6 +539,20 @@ Result<OutMessage> FakeCluster::State::query(const Request& request, SessionId s
       }
       reply.body<schema::Empty>();
       return reply;
+    }
+    case method::Lock::kNumber: {
+      auto answered = locks.lock(request.body<method::Lock>());
+      tell_settled();
+      return answered;
+    }
+    case method::CancelLock::kNumber:
+      return locks.cancel(request.body<method::CancelLock>());
+    case method::TestLock::kNumber:
+      return locks.test(request.body<method::TestLock>());
+    case method::NameLocks::kNumber: {
+      auto answered = locks.name(request.body<method::NameLocks>());
+      tell_settled();
+      return answered;
     }
     case method::CloseSession::kNumber: {
       const SessionId closing(request.body<method::CloseSession>().getSession());
@@ -1113,6 +1163,14 @@ void FakeCluster::reset_counts() {
 void FakeCluster::end_session(SessionId session) {
   std::lock_guard lock(state_->mutex);
   state_->end(session);
+}
+std::size_t FakeCluster::locks_held() const {
+  std::lock_guard lock(state_->mutex);
+  return state_->locks.held();
+}
+std::size_t FakeCluster::locks_waiting() const {
+  std::lock_guard lock(state_->mutex);
+  return state_->locks.waiting();
 }
 void FakeCluster::restart_meta() {
   {

@@ -58,6 +58,8 @@ class FakeCluster {
   std::size_t unsynced_chunks() const;
   Lease lease_of(InodeId inode, SessionId session) const;
   unsigned opens_of(InodeId inode) const;
+  std::size_t locks_held() const;  // parts, of all sessions
+  std::size_t locks_waiting() const;
   bool exists(InodeId inode) const;  // one without names goes with its last open, and its chunks with it
   std::uint64_t server_size(InodeId inode) const;
 

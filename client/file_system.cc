@@ -23,6 +23,7 @@ FileSystemImpl::FileSystemImpl(rpc::Runtime& runtime, Session& session, ChunkIo&
       reporter_(context_),
       write_back_(context_, reporter_),
       leases_(context_, reporter_, write_back_),
+      locks_(runtime, session, tasks_, options.timeout),
       reader_(context_, leases_) {
   tasks_.spawn(runtime.make_strand(), reporter_.run());
   tasks_.spawn(runtime.make_strand(), write_back_.run());

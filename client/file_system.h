@@ -11,7 +11,10 @@
 
 #include <sys/types.h>
 
+#include <atomic>
+
 #include "client/client.h"
+#include "store/base/lock_ranges.h"
 #include "store/rpc/message.h"
 #include "store/rpc/task.h"
 
@@ -82,6 +85,33 @@ struct StatFs {
   std::uint64_t total_bytes = 0;
   std::uint64_t available_bytes = 0;
   std::uint64_t files = 0;
+};
+
+// File locks: docs/locks.md. The two kinds do not see each other.
+enum class LockKind : std::uint8_t { kRecord = 0, kFlock = 1 };  // kRecord: byte ranges, POSIX and OFD
+struct LockSpec {
+  LockKind kind = LockKind::kRecord;
+  LockType type = LockType::kNone;  // kNone: unlock
+  LockRange range;
+  std::uint64_t owner = 0;  // one of this client's; locks of one owner never conflict with each other
+  std::uint32_t pid = 0;    // told to who asks what is in the way; 0: of another client
+};
+enum class LockResult : std::uint8_t { kGranted, kConflict, kDeadlock, kInterrupted };
+
+// One wait for a lock, to be interrupted from any thread. If the lock is granted at that moment, it stays granted.
+class LockWait {
+ public:
+  explicit LockWait(rpc::Runtime& runtime) : changed_(runtime) {}
+  void interrupt() {
+    interrupted_ = true;
+    changed_.set();
+  }
+  bool interrupted() const { return interrupted_; }
+  rpc::Event& changed() { return changed_; }
+
+ private:
+  std::atomic<bool> interrupted_{false};
+  rpc::Event changed_;
 };
 
 class InvalidationSink {
@@ -174,6 +204,26 @@ class FileSystem {
   virtual Task<void> allocate(Handle handle, int mode, std::uint64_t offset, std::uint64_t length) = 0;
   // lseek(2) with SEEK_DATA or SEEK_HOLE; nullopt: no such place (ENXIO).
   virtual Task<std::optional<std::uint64_t>> seek(Handle handle, std::uint64_t offset, int whence) = 0;
+  // False: there are no locks here, and none of the following is called.
+  virtual bool shares_locks() const { return false; }
+  // Takes, converts or (kNone) gives back a lock. With `wait` it waits for as long as it takes, over restarts of the
+  // server; without: kConflict. kSessionEnded: a lock taken through this handle was lost, see docs/locks.md.
+  virtual Task<LockResult> lock(Handle handle, LockSpec wanted, std::shared_ptr<LockWait> wait) {
+    (void)handle, (void)wanted, (void)wait;
+    co_return fail(Code::kUnimplemented, "no file locks here");
+  }
+  // What another owner has in the way.
+  virtual Task<std::optional<LockSpec>> test_lock(Handle handle, LockSpec wanted) {
+    (void)handle, (void)wanted;
+    co_return fail(Code::kUnimplemented, "no file locks here");
+  }
+  // False: that owner has no record locks on the file, so that a close has nothing to give back.
+  virtual bool may_hold_locks(const Handle& handle, std::uint64_t owner) const {
+    (void)handle, (void)owner;
+    return false;
+  }
+  // Ends all waits with kCancelled, and those to come: before the end of a mount.
+  virtual void end_lock_waits() {}
   virtual Task<void> fsyncdir(InodeId dir) = 0;
   virtual Task<void> release(Handle handle) = 0;
   virtual Task<void> sync() = 0;  // everything, durable

@@ -9,6 +9,7 @@
 // Thread-safe. Owner: the client, after the session; shut down with close().
 #pragma once
 
+#include "client/file_locks.h"
 #include "client/invalidation.h"
 #include "client/reader.h"
 #include "client/truncate.h"
@@ -67,6 +68,17 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   Task<void> fsync(Handle handle, bool data_only) override;
   Task<void> allocate(Handle handle, int mode, std::uint64_t offset, std::uint64_t length) override;
   Task<std::optional<std::uint64_t>> seek(Handle handle, std::uint64_t offset, int whence) override;
+  bool shares_locks() const override { return true; }
+  Task<LockResult> lock(Handle handle, LockSpec wanted, std::shared_ptr<LockWait> wait) override {
+    return locks_.lock(std::move(handle), wanted, std::move(wait));
+  }
+  Task<std::optional<LockSpec>> test_lock(Handle handle, LockSpec wanted) override {
+    return locks_.test(std::move(handle), wanted);
+  }
+  bool may_hold_locks(const Handle& handle, std::uint64_t owner) const override {
+    return locks_.may_hold(handle->inode->id, owner);
+  }
+  void end_lock_waits() override { locks_.end_waits(); }
   Task<void> fsyncdir(InodeId dir) override;
   Task<void> release(Handle handle) override;
   Task<void> sync() override;
@@ -80,6 +92,9 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   rpc::Task<> recall(std::vector<RecallItem> items, std::uint64_t serial) override;
   Held held(std::uint64_t attachment) override;
   void drop_shared() override;
+  void locks_settled(std::uint64_t epoch, std::vector<SettledLock> items) override {
+    locks_.settled(epoch, items);
+  }
   void session_ended(SessionId ended) override;
 
  private:
@@ -137,6 +152,7 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   Reporter reporter_;
   WriteBack write_back_;
   Leases leases_;
+  FileLocks locks_;
   Reader reader_;
   Invalidations invalidations_;
   const std::shared_ptr<FileHandle::Release> release_ =

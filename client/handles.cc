@@ -21,6 +21,12 @@ std::unexpected<Error> removed_error(InodeId id) {
   return fail(Code::kNotFound, "inode " + to_string(id) + " was removed");
 }
 
+// Whoever reads or writes on would do so believing in a lock that others may have got meanwhile.
+std::unexpected<Error> lost_lock_error(const FileHandle& handle) {
+  return fail(Code::kSessionEnded, "a file lock on inode " + to_string(handle.inode->id) +
+                                       ", taken through this descriptor, ended with the session");
+}
+
 }  // namespace
 
 Handle FileSystemImpl::make_handle(const InodeRef& inode, int flags) {
@@ -111,18 +117,21 @@ FileSystem::Task<Opened> FileSystemImpl::create(InodeId parent, std::string name
 
 std::optional<Result<rpc::Payload>> FileSystemImpl::try_read(const Handle& handle, std::uint64_t offset,
                                                              std::uint32_t length) {
+  if (handle->lost_lock) return lost_lock_error(*handle);
   return reader_.try_read(handle, offset, length);
 }
 
 FileSystem::Task<rpc::Payload> FileSystemImpl::read(Handle handle, std::uint64_t offset,
                                                     std::uint32_t length) {
-  auto payload = co_await reader_.read(std::move(handle), offset, length);
+  auto payload = co_await reader_.read(handle, offset, length);
+  if (handle->lost_lock) co_return lost_lock_error(*handle);  // perhaps on the way
   co_return payload;
 }
 
 std::optional<Result<std::uint32_t>> FileSystemImpl::try_write(const Handle& handle, std::uint64_t offset,
                                                                Bytes data) {
   if (write_back_.out_of_space()) return std::nullopt;
+  if (handle->lost_lock) return lost_lock_error(*handle);
   return write_back_.try_write(*handle, offset, data);
 }
 
@@ -134,6 +143,7 @@ FileSystem::Task<std::uint32_t> FileSystemImpl::write(Handle handle, std::uint64
   if (write_back_.out_of_space()) CO_TRYV(co_await write_back_.flush(inode, Durable::kNo, deadline));
   Budget::Hold room;
   for (;;) {
+    if (handle->lost_lock) co_return lost_lock_error(*handle);
     if (auto done = write_back_.try_write(*handle, offset, data.bytes(), &room)) co_return std::move(*done);
     bool lease = false;
     std::shared_ptr<rpc::Event> settled;
@@ -284,6 +294,7 @@ void FileSystemImpl::release_now(Handle handle) {
 
 void FileSystemImpl::released(FileHandle& handle) {
   const InodeRef inode = handle.inode;
+  if (locks_.in_use()) locks_.released(handle);
   bool last = false;
   {
     std::lock_guard lock(inode->mutex);

@@ -143,7 +143,9 @@ rpc::Task<Result<>> FileSystemImpl::recall_one(RecallItem item) {
 }
 
 Held FileSystemImpl::held(std::uint64_t attachment) {
-  return inodes_.held(attachment);
+  Held held = inodes_.held(attachment);
+  held.locks = locks_.begin_epoch(&held.lock_epoch);
+  return held;
 }
 
 void FileSystemImpl::drop_shared() {
@@ -160,6 +162,7 @@ void FileSystemImpl::drop_shared() {
 }
 
 void FileSystemImpl::session_ended(SessionId ended) {
+  locks_.session_ended();
   for (const InodeRef& inode : inodes_.all()) {
     std::vector<std::string> names;
     {

@@ -10,6 +10,7 @@ namespace cairn::client {
 namespace {
 
 constexpr std::size_t kReassertMax = 50'000;  // ids in one message (a body is at most 4 MiB)
+constexpr std::size_t kLocksMax = 20'000;     // locks in one message
 constexpr auto kConnectTry = std::chrono::seconds(5);
 
 // Grows from 5 ms to 500 ms.
@@ -206,6 +207,8 @@ rpc::Task<Result<>> Session::reassert(std::shared_ptr<rpc::Peer> peer, SessionId
                                       std::uint64_t attachment, Deadline deadline) {
   Held held;
   if (holder_ != nullptr) held = holder_->held(attachment);
+  auto named = co_await name_locks(peer, session, held, deadline);
+  if (!named) co_return named;
   const auto part_of = [](const std::vector<std::uint64_t>& all, std::size_t from) {
     const std::size_t begin = std::min(from, all.size());
     return std::span(all).subspan(begin, std::min(kReassertMax, all.size() - begin));
@@ -231,6 +234,26 @@ rpc::Task<Result<>> Session::reassert(std::shared_ptr<rpc::Peer> peer, SessionId
     }
     if (last) co_return Result<>{};
   }
+}
+
+// Before the rest: they count with the last Reassert. Also when there are none: the server forgets what it granted and
+// could not tell.
+rpc::Task<Result<>> Session::name_locks(std::shared_ptr<rpc::Peer> peer, SessionId session, const Held& held,
+                                        Deadline deadline) {
+  std::size_t from = 0;
+  do {
+    const std::size_t count = std::min(kLocksMax, held.locks.size() - from);
+    rpc::OutMessage message;
+    auto body = message.body<schema::NameLocksRequest>();
+    body.setSession(session.value());
+    body.setEpoch(held.lock_epoch);
+    auto list = body.initLocks(static_cast<unsigned>(count));
+    for (unsigned i = 0; i < count; ++i) encode(held.locks[from + i], list[i]);
+    from += count;
+    auto reply = co_await peer->call(rpc::method::NameLocks::kNumber, std::move(message), deadline);
+    if (!reply) co_return fail(std::move(reply.error()));
+  } while (from < held.locks.size());
+  co_return Result<>{};
 }
 
 void Session::renewed(TimePoint sent, std::uint32_t lease_ms) {
@@ -369,6 +392,18 @@ rpc::Task<Result<rpc::InMessage>> Session::exchange(std::uint16_t method, Make m
 }
 
 rpc::Task<Result<rpc::OutMessage>> Session::handle(rpc::Request request) {
+  if (request.method == rpc::method::LocksSettled::kNumber) {
+    auto body = request.body<rpc::method::LocksSettled>();
+    std::vector<SettledLock> settled;
+    for (const auto item : body.getItems()) {
+      settled.push_back(
+          {item.getTicket(), item.getOutcome() == schema::LockOutcome::GRANTED, item.getChange()});
+    }
+    if (holder_ != nullptr) holder_->locks_settled(body.getEpoch(), std::move(settled));
+    rpc::OutMessage reply;
+    reply.body<schema::Empty>();
+    co_return reply;
+  }
   if (request.method != rpc::method::Recall::kNumber) {
     co_return fail(Code::kUnimplemented,
                    "a client does not serve " + std::string(rpc::method_name(request.method)));

@@ -5,8 +5,8 @@
 // session does.
 //
 // Lease: counted from the send time of a renewal and ended 10 % early, so that this side always stops first.
-// Reconnect: the session is resumed, and all leases held are named again (a restarted server has forgotten
-// shared ones). Mutations carry (session, sequence) and are repeated under the same pair until their
+// Reconnect: the session is resumed, and all leases and file locks held are named again (a restarted server has
+// forgotten shared ones, and all locks). Mutations carry (session, sequence) and are repeated under the same pair until their
 // deadline, never in another session: what can't be resolved ends as kMaybeApplied. Queries are repeated in
 // whatever session there is. End: when the server says that the session ended, LeaseHolder::session_ended()
 // is called before a new one is opened.
@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "client/budget.h"
+#include "client/lock_wire.h"
 #include "client/wire.h"
 #include "store/rpc/connection.h"
 
@@ -40,6 +41,8 @@ struct Stamp {
 
 struct Held {
   std::vector<std::uint64_t> exclusive, shared, open;
+  std::vector<NamedLock> locks;
+  std::uint64_t lock_epoch = 0;  // that begins with naming them
 };
 
 // The cache, as the session sees it. Called on io threads; must not call back into the session from
@@ -55,7 +58,9 @@ class LeaseHolder {
   virtual Held held(std::uint64_t attachment) = 0;
   // The server gave something away that is held shared here: all shared leases are dropped.
   virtual void drop_shared() = 0;
-  // Leases are gone, and what was dirty with them.
+  // Waits for file locks that ended at the server.
+  virtual void locks_settled(std::uint64_t epoch, std::vector<SettledLock> items) = 0;
+  // Leases and file locks are gone, and what was dirty with them.
   virtual void session_ended(SessionId ended) = 0;
 };
 
@@ -127,6 +132,8 @@ class Session final : private rpc::Service {
   rpc::Task<Result<>> open_on(std::shared_ptr<rpc::Peer> peer, Deadline deadline);
   rpc::Task<Result<>> reassert(std::shared_ptr<rpc::Peer> peer, SessionId session, std::uint64_t attachment,
                                Deadline deadline);
+  rpc::Task<Result<>> name_locks(std::shared_ptr<rpc::Peer> peer, SessionId session, const Held& held,
+                                 Deadline deadline);
   rpc::Task<> keep_alive();
   std::optional<Link> current_link();
   void renewed(TimePoint sent, std::uint32_t lease_ms);

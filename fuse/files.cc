@@ -32,9 +32,9 @@ void fill_opened(fuse_file_info& info, const Opened& opened, Frontend& front) {
   // working.
   info.direct_io = (info.flags & O_APPEND) != 0 && !read_only(info.flags);
   info.keep_cache = opened.keep_cache && front.cache.pages && (info.flags & O_TRUNC) == 0;
-  // Nothing written, nothing to report at close: saves a round trip for each file read. (With POSIX locks
-  // that reach the servers, close must be heard again: it releases them.)
-  info.noflush = read_only(info.flags);
+  // Nothing written, nothing to report at close: saves a round trip for each file read. But where locks are ours to
+  // keep, each close is heard: it gives back the record locks of the process that closes.
+  info.noflush = read_only(info.flags) && !front.files.shares_locks();
   info.fh =
       front.open_files.add(std::make_shared<OpenFile>(opened.entry.attr.inode, info.flags, opened.handle));
 }
@@ -203,6 +203,10 @@ void handle_flush(fuse_req_t req, fuse_ino_t ino, fuse_file_info* info) {
   const OpenFileRef& file = file_of(info);
   const InodeId inode(ino);
   auto finish = finish_empty("flush", inode);
+  if (files.may_hold_locks(file->handle, info->lock_owner)) {
+    start<void>(req, Kind::kFlush, "flush", unlock_then_flush(files, file->handle, info->lock_owner), finish);
+    return;
+  }
   if (read_only(file->flags)) return finish(req, {});
   if (auto known = files.try_flush(file->handle)) return finish(req, std::move(*known));
   start<void>(req, Kind::kFlush, "flush", files.flush(file->handle), finish);

@@ -72,5 +72,9 @@ void add_name_handlers(fuse_lowlevel_ops& ops);       // names.cc
 void add_attribute_handlers(fuse_lowlevel_ops& ops);  // attribute_handlers.cc
 void add_file_handlers(fuse_lowlevel_ops& ops);       // files.cc
 void add_directory_handlers(fuse_lowlevel_ops& ops);  // directories.cc
+void add_lock_handlers(fuse_lowlevel_ops& ops);       // locks.cc
+
+// A close of a descriptor whose process has record locks on the file: they go.
+FileSystem::Task<void> unlock_then_flush(FileSystem& files, Handle handle, std::uint64_t owner);
 
 }  // namespace cairn::fuse

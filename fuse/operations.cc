@@ -25,12 +25,13 @@ constexpr unsigned kWanted =
 //   EXPLICIT_INVAL_DATA  pages would outlive a lease that ended while we were stopped
 //   SPLICE_*           bytes are kept here, so there is nothing to hand through a pipe; two system calls more
 //   for each HANDLE_KILLPRIV    the kernel clears setuid bits itself, by ordinary changes of mode
-//   FLOCK_LOCKS, POSIX_LOCKS  until locks reach the servers: the kernel's
-//   own work between local processes
+
+// Only of file systems that share locks with other mounts; else the kernel does it by itself, between local processes.
+constexpr unsigned kLocks = FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS;
 
 void handle_init(void* userdata, fuse_conn_info* conn) {
   auto* front = static_cast<Frontend*>(userdata);
-  conn->want = kWanted & conn->capable;
+  conn->want = (kWanted | (front->files.shares_locks() ? kLocks : 0)) & conn->capable;
   conn->max_write = kIoMax;
   conn->max_read = kIoMax;  // as the mount option says
   conn->max_readahead =
@@ -52,6 +53,7 @@ fuse_lowlevel_ops operations() {
   add_attribute_handlers(ops);
   add_file_handlers(ops);
   add_directory_handlers(ops);
+  add_lock_handlers(ops);
   return ops;
 }
 

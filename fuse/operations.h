@@ -11,7 +11,7 @@ constexpr unsigned kIoMax = 1 << 20;  // of one read or write request: the most 
 // All handlers; the session's userdata must be a Frontend.
 //
 // Not there, on purpose, so that the kernel uses its own way or tells the caller: access
-// (default_permissions), locks and flock (the kernel's local ones), fallocate, copy_file_range, lseek, ioctl,
+// (default_permissions), fallocate, copy_file_range, lseek, ioctl,
 // O_TMPFILE.
 fuse_lowlevel_ops operations();
 

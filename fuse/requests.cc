@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <utility>
 
 #include "store/base/log.h"
 #include "store/base/result.h"
@@ -52,13 +53,15 @@ Waiter waiter_state(std::string_view status) {
 
 // --- Request ---
 
-Request::Request(Requests& owner, fuse_req_t req, Kind kind, std::string_view name)
+Request::Request(Requests& owner, fuse_req_t req, Kind kind, std::string_view name,
+                 std::function<void()> stop)
     : owner_(owner),
       req_(req),
       kind_(kind),
       name_(name),
       thread_(fuse_req_ctx(req)->pid),
-      start_(owner.clock_.now()) {}
+      start_(owner.clock_.now()),
+      stop_(std::move(stop)) {}
 
 Request::~Request() {
   if (claim()) fuse_reply_err(detach(), EIO);
@@ -91,6 +94,23 @@ void Request::abandon(int error) {
   fuse_reply_err(detach(), error);
 }
 
+// On the watcher's thread.
+void Request::look(TimePoint now, bool interrupted) {
+  if (kind_ == Kind::kWait) {
+    if (!interrupted) return;
+    if (!std::exchange(stopped_, true)) {
+      stopped_at_ = now;
+      stop_();
+    } else if (now - stopped_at_ >= owner_.options_.interrupt_max ||
+               state_of_thread(thread_) == Waiter::kDying) {
+      abandon(EINTR);
+    }
+    return;
+  }
+  const Waiter state = state_of_thread(thread_);
+  if (state == Waiter::kDying || (state == Waiter::kAskedToStop && kind_ == Kind::kRead)) abandon(EINTR);
+}
+
 // --- Requests ---
 
 Requests::Requests(const Clock& clock, Options options) : clock_(clock), options_(options) {
@@ -111,7 +131,16 @@ Requests::~Requests() {
 }
 
 std::shared_ptr<Request> Requests::begin(fuse_req_t req, Kind kind, std::string_view name) {
-  auto request = std::make_shared<Request>(*this, req, kind, name);
+  return begin(std::make_shared<Request>(*this, req, kind, name, nullptr));
+}
+
+std::shared_ptr<Request> Requests::begin_wait(fuse_req_t req, std::string_view name,
+                                              std::function<void()> stop) {
+  return begin(std::make_shared<Request>(*this, req, Kind::kWait, name, std::move(stop)));
+}
+
+std::shared_ptr<Request> Requests::begin(std::shared_ptr<Request> request) {
+  fuse_req_t req = request->req_;
   bool wake;
   {
     std::lock_guard lock(mutex_);
@@ -164,6 +193,7 @@ Requests::Due Requests::due(TimePoint now) {
   for (Request* request : waiting_) {  // oldest first: the rest waits for a shorter time
     const Duration waited = now - request->start_;
     if (waited < std::min(options_.deadline, options_.long_wait)) break;
+    if (request->kind_ == Kind::kWait) continue;
     const bool late = waited >= deadline_of(request->kind_);
     if (!late && !look_at_all) continue;
     if (auto alive = request->weak_from_this().lock())
@@ -175,7 +205,7 @@ Requests::Due Requests::due(TimePoint now) {
     // Into `due` even if it was answered meanwhile: this may be the last reference, and may not go under the
     // lock.
     const bool answered = request->claimed_;
-    due.look.push_back(std::move(request));
+    due.interrupted.push_back(std::move(request));
     return answered;
   });
   return due;
@@ -196,12 +226,9 @@ void Requests::watch() {
     Due due = this->due(clock_.now());
     lock.unlock();
     for (auto& request : due.late) request->abandon(ETIMEDOUT);
-    for (auto& request : due.look) {
-      const Waiter state = state_of_thread(request->thread_);
-      if (state == Waiter::kDying || (state == Waiter::kAskedToStop && request->kind_ == Kind::kRead)) {
-        request->abandon(EINTR);
-      }
-    }
+    const TimePoint now = clock_.now();
+    for (auto& request : due.look) request->look(now, false);
+    for (auto& request : due.interrupted) request->look(now, true);
     due = {};  // may be last references: their destructor takes the lock
     lock.lock();
   }

@@ -18,6 +18,10 @@
 //    result.
 //  - SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGABRT that are caught: only what changes nothing (Kind::kRead).
 //  - Other signals, and callers in a pid namespace that we do not see: the result or the deadline.
+// Waits for file locks (Kind::kWait) differ in all of this: they have no deadline, the kernel reports every
+// signal of theirs, and each ends the wait: the client is told to stop, and says whether the lock was granted
+// just then. Only if it does not say so within `interrupt_max` (or, for a dying caller, at the next look) is
+// the request abandoned.
 //
 // Thread-safe. begin() is for FUSE threads, take() for io threads; the watcher is one thread of
 // its own (reading /proc has no place on an io thread). Destroy only when idle: wait_idle().
@@ -27,6 +31,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -43,6 +48,7 @@ enum class Kind : std::uint8_t {
   kRead,    // changes nothing: may be interrupted
   kChange,  // a mutation: interrupted only for a dying caller
   kFlush,   // moves what is dirty, which may take long: as kChange, with ten times the deadline
+  kWait,    // for others, without a limit: any signal ends it
 };
 
 // State of a waiting thread, as far as its signals go.
@@ -54,7 +60,7 @@ class Requests;
 
 class Request : public std::enable_shared_from_this<Request> {
  public:
-  Request(Requests& owner, fuse_req_t req, Kind kind, std::string_view name);
+  Request(Requests& owner, fuse_req_t req, Kind kind, std::string_view name, std::function<void()> stop);
   ~Request();  // EIO if nobody replied: the client dropped the task (shutdown)
   Request(const Request&) = delete;
   // The request to reply to, or null if it was abandoned. Once.
@@ -66,6 +72,7 @@ class Request : public std::enable_shared_from_this<Request> {
   bool claim() { return !claimed_.exchange(true); }
   fuse_req_t detach();  // after claim(): out of the list, no more interrupts
   void abandon(int error);
+  void look(TimePoint now, bool interrupted);
 
   Requests& owner_;
   const fuse_req_t req_;
@@ -73,7 +80,11 @@ class Request : public std::enable_shared_from_this<Request> {
   const std::string_view name_;  // a literal: for the log
   const pid_t thread_;           // of the caller; 0: in a pid namespace that we do not see
   const TimePoint start_;
+  const std::function<void()> stop_;  // kWait only
   std::atomic<bool> claimed_{false};
+  // The watcher's:
+  bool stopped_ = false;
+  TimePoint stopped_at_{};
   // Under owner_.mutex_.
   bool listed_ = false;
   std::list<Request*>::iterator place_;
@@ -85,6 +96,7 @@ class Requests {
     Duration deadline = std::chrono::seconds(70);            // the client's own deadline and a margin
     Duration signal_check = std::chrono::milliseconds(100);  // how often an interrupted caller is looked at
     Duration long_wait = std::chrono::seconds(1);            // how often one that waits long is
+    Duration interrupt_max = std::chrono::seconds(2);        // for the end of an interrupted wait
   };
   Requests(const Clock& clock, Options options);
   ~Requests();  // CHECKs that it is idle
@@ -92,19 +104,22 @@ class Requests {
 
   // `name` is a literal.
   std::shared_ptr<Request> begin(fuse_req_t req, Kind kind, std::string_view name);
+  // Of Kind::kWait. `stop` is called at most once, by the watcher: it makes the client end the wait soon.
+  std::shared_ptr<Request> begin_wait(fuse_req_t req, std::string_view name, std::function<void()> stop);
   // True when every request begun has ended (abandoned ones included) before `limit`.
   bool wait_idle(Duration limit);
   std::size_t waiting() const;
 
  private:
   friend class Request;
+  std::shared_ptr<Request> begin(std::shared_ptr<Request> request);
   static void on_interrupt(fuse_req_t req, void* request);
   void interrupted(std::shared_ptr<Request> request);
   void watch();
   Duration deadline_of(Kind kind) const;
   // Past their deadline, and those whose caller's signals are to be looked at. With mutex_ held.
   struct Due {
-    std::vector<std::shared_ptr<Request>> late, look;
+    std::vector<std::shared_ptr<Request>> late, look, interrupted;
   };
   Due due(TimePoint now);
 

@@ -8,6 +8,8 @@ set(namespace_sources
   lease_arbiter.cc
   lease_rows.cc
   leases.cc
+  lock_keeper.cc
+  lock_table.cc
   meta_config.cc
   object_key.cc
   ops/acl.cc
@@ -30,6 +32,7 @@ set(namespace_sources
   replies.cc
   server.cc
   service.cc
+  service_locks.cc
   service_namespace.cc
   service_objects.cc
   session_keeper.cc
@@ -42,6 +45,7 @@ set(namespace_tests
   acl_test.cc
   executor_test.cc
   kv_store_test.cc
+  lock_table_test.cc
   ops/namespace_model_test.cc
   ops/operations_test.cc
   records_test.cc

@@ -167,6 +167,7 @@ rpc::Task<MetaService::Reply> MetaService::dispatch_session(rpc::Request request
   }
   auto task = dispatch_namespace(request);
   if (!task) task = dispatch_objects(request);
+  if (!task) task = dispatch_locks(request);
   if (!task) {
     co_return fail(Code::kUnimplemented, "the metadata server does not serve " +
                                              std::string(rpc::method_name(request.method)) + " (method " +

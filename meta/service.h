@@ -103,6 +103,13 @@ class MetaService final : public rpc::Service {
   rpc::Task<Reply> removexattr(const rpc::Request& request);
   rpc::Task<Reply> statfs(const rpc::Request& request);
 
+  // service_locks.cc
+  std::optional<rpc::Task<Reply>> dispatch_locks(const rpc::Request& request);
+  rpc::Task<Reply> lock(FileLock wanted, std::uint64_t epoch, std::uint64_t ticket);
+  rpc::Task<Reply> cancel_lock(SessionId session, std::uint64_t epoch, std::uint64_t ticket);
+  rpc::Task<Reply> test_lock(FileLock wanted);
+  rpc::Task<Reply> name_locks(SessionId session, std::uint64_t epoch, std::vector<FileLock> locks);
+
   // service_objects.cc
   std::optional<rpc::Task<Reply>> dispatch_objects(const rpc::Request& request);
   rpc::Task<Reply> create_object(const rpc::Request& request);

@@ -46,6 +46,7 @@ Result<> SessionKeeper::load(Txn& txn, bool end_all, std::vector<SessionId>& end
     if (!record) return keep_error(record.error().with("session " + to_string(id)));
     const bool ended = end_all || record->state == SessionRecord::State::kEnded;
     parts_.sessions.add(id, record->name, SessionTable::State::kRestored, nullptr);
+    locks_.expect(id);
     if (ended) {
       parts_.sessions.begin_end(id);
       ending.push_back(id);
@@ -127,7 +128,7 @@ rpc::Task<Result<OpenedSession>> SessionKeeper::open(std::string name, SessionId
     if (state) {
       std::function<Result<>(Txn&)> begin = [this, resume, state = *state](Txn& txn) -> Result<> {
         const bool restart = state == SessionTable::State::kRestored;
-        reasserting_[resume] = Reasserting{{}, {}, restart, txn.next_id()};
+        reasserting_[resume] = Reasserting{{}, {}, restart, txn.next_id(), 0, {}};
         return {};
       };
       auto begun = co_await parts_.executor.run<void>(std::move(begin));
@@ -148,6 +149,19 @@ rpc::Task<Result<OpenedSession>> SessionKeeper::open(std::string name, SessionId
   if (!id) co_return std::unexpected(std::move(id.error()));
   log_info("session_opened", "session={} name={} peer={}", to_string(*id), log_quote(name), peer->address());
   co_return OpenedSession{*id, false};
+}
+
+rpc::Task<Result<>> SessionKeeper::name_locks(SessionId session, std::uint64_t epoch,
+                                              std::vector<FileLock> locks) {
+  std::function<Result<>(Txn&)> operation = [this, session, epoch, locks = std::move(locks)](Txn&) -> Result<> {
+    auto it = reasserting_.find(session);
+    if (it == reasserting_.end()) return {};  // not after a resume: nothing to compare with
+    it->second.lock_epoch = epoch;
+    it->second.locks.insert(it->second.locks.end(), locks.begin(), locks.end());
+    return {};
+  };
+  auto noted = co_await parts_.executor.run<void>(std::move(operation));
+  co_return noted;
 }
 
 rpc::Task<Result<>> SessionKeeper::reassert(SessionId session, Reassertion named) {
@@ -177,7 +191,13 @@ rpc::Task<Result<>> SessionKeeper::reassert(SessionId session, Reassertion named
       TRY(auto exists, txn.get(keys::inode(inode)));
       if (!known && exists) TRYV(add_open(txn, session, inode));
     }
-    return {};
+    if (!named.last) return {};
+    auto locked = locks_.named(session, state.lock_epoch, state.locks);
+    if (locked) return {};
+    // It was given away while the session lived: that can't be, and the client must not believe in it.
+    log_error("lock_lost", "session={} error={}", to_string(session), log_quote(locked.error().to_string()));
+    end(session, "it names a lock that another session holds");
+    return fail(Code::kSessionEnded, locked.error().message());
   };
   auto noted = co_await parts_.executor.run<void>(std::move(operation));
   if (!noted || !last) co_return noted;
@@ -283,6 +303,7 @@ rpc::Task<> SessionKeeper::end_task(SessionId session, std::string reason,
     auto slept = co_await rpc::sleep_for(parts_.runtime, kRetry);
     if (!slept) co_return;
   }
+  parts_.executor.post([this, session] { locks_.gone(session); });
   for (;;) {
     auto more = co_await take_back_some(session);
     if (more && !*more) break;

@@ -2,8 +2,8 @@
 // ends those that close, fall silent or do not give back leases, and takes back what an ended one held.
 //
 // Ending: (1) one batch journals that the session ended and queues its fence; its shared leases are free at
-// once. (2) When every chunkserver refuses it, (3) in bounded steps its exclusive leases end (bytes that may
-// lie past the reported size become `trim`), opens close, unsealed objects go, stored replies are forgotten;
+// once. (2) When every chunkserver refuses it, (3) its file locks are free, and in bounded steps its exclusive leases
+// end (bytes that may lie past the reported size become `trim`), opens close, unsealed objects go, stored replies are forgotten;
 // at last its record. Each step leaves a legal state, and a restart goes on where it stopped.
 //
 // Public members: any thread unless marked. Owned by the server; tasks run in the given TaskGroup.
@@ -18,6 +18,7 @@
 
 #include "meta/executor.h"
 #include "meta/lease_arbiter.h"
+#include "meta/lock_keeper.h"
 #include "meta/replies.h"
 #include "meta/sessions.h"
 
@@ -49,7 +50,8 @@ class SessionKeeper {
     Cluster& cluster;
     SessionKeeperConfig config;
   };
-  explicit SessionKeeper(Parts parts) : parts_(std::move(parts)) {}
+  explicit SessionKeeper(Parts parts)
+      : parts_(std::move(parts)), locks_(parts_.runtime, parts_.tasks, parts_.executor, parts_.sessions) {}
   void set_arbiter(std::shared_ptr<LeaseArbiter> arbiter) { arbiter_ = std::move(arbiter); }  // before start
 
   // Reads sessions, exclusive leases and stored replies; begins the grace. `end_all`: the machine went down,
@@ -63,9 +65,12 @@ class SessionKeeper {
 
   rpc::Task<Result<OpenedSession>> open(std::string name, SessionId resume, std::shared_ptr<rpc::Peer> peer);
   rpc::Task<Result<>> reassert(SessionId session, Reassertion named);
+  // Locks of a resuming session; they count with its last reassert().
+  rpc::Task<Result<>> name_locks(SessionId session, std::uint64_t epoch, std::vector<FileLock> locks);
   rpc::Task<Result<>> close(SessionId session);
   // Begins to end the session, if it lives.
   void end(SessionId session, std::string reason);
+  LockKeeper& locks() { return locks_; }
 
  private:
   struct Reasserting {  // [executor] what a resuming session has named so far
@@ -73,6 +78,8 @@ class SessionKeeper {
     std::set<InodeId> open;
     bool restart = false;             // opens it does not name are closed too
     std::uint64_t granted_below = 0;  // grants of the new connection are not released
+    std::uint64_t lock_epoch = 0;
+    std::vector<FileLock> locks;
   };
   Result<> load(Txn& txn, bool end_all, std::vector<SessionId>& ending);
   rpc::Task<> end_task(SessionId session, std::string reason, std::shared_ptr<rpc::Event> journaled);
@@ -85,6 +92,7 @@ class SessionKeeper {
   void check_grace();
 
   Parts parts_;
+  LockKeeper locks_;
   std::shared_ptr<LeaseArbiter> arbiter_;
   std::unordered_map<SessionId, Reasserting> reasserting_;  // [executor]
   std::int64_t last_sweep_ns_ = 0;                          // run() only

@@ -113,6 +113,20 @@ class Cluster:
             raise AssertionError(f"{where} is not mounted, though 'cairn mount' returned 0")
         self.mounts.append(where)
 
+    def signal_mount(self, where, number):
+        """To the processes that serve the mount."""
+        found = False
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                words = (process / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if len(words) > 2 and words[0].endswith(b"cairn") and words[1:3] == [b"mount", os.fsencode(where)]:
+                os.kill(int(process.name), number)
+                found = True
+        if not found:
+            raise AssertionError(f"no process serves {where}")
+
     def umount(self, where):
         self.cairn("umount", where)
         self.mounts.remove(pathlib.Path(where))
