@@ -5,7 +5,7 @@
     posix|ofd NAME sh|ex|un FIRST LENGTH [nb]
     getlk NAME FIRST LENGTH
     alarm SECONDS             a signal whose handler does nothing else than end the next wait with EINTR
-    fork                      a child that keeps all descriptors, and ends with this process's standard input
+    fork                      a child of the same process group that keeps all descriptors
 Answers: "ok [value]", or the name of the errno.
 """
 import errno
@@ -77,5 +77,5 @@ for line in sys.stdin:
     except Interrupted:
         said = "EINTR"
     except OSError as e:
-        said = errno.errorcode[e.errno]
+        said = "EDEADLK" if e.errno == errno.EDEADLK else errno.errorcode[e.errno]
     print(said, flush=True)

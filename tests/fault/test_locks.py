@@ -1,4 +1,6 @@
 """File locks between two mounts of one cluster: real processes, kill -9, restarts. Run: tests/fault/run test_locks"""
+import contextlib
+import os
 import pathlib
 import select
 import signal
@@ -16,7 +18,7 @@ class Locker:
 
     def __init__(self, test, path=None):
         self.process = subprocess.Popen([sys.executable, LOCKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True, bufsize=1)
+                                        text=True, bufsize=1, start_new_session=True)
         test.addCleanup(self.kill)
         if path:
             self.ok(f"open f {path}")
@@ -43,8 +45,8 @@ class Locker:
         return said[3:]
 
     def kill(self):
-        if self.process.poll() is None:
-            self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()
@@ -206,7 +208,7 @@ class TwoMounts(unittest.TestCase):
         self.blocked(b, "posix f ex 0 0")
         c.kill("meta")
         b.kill()     # a waiter can be killed
-        a.process.kill()
+        os.kill(a.process.pid, signal.SIGKILL)
         c.start("meta")
         a.kill()
         third = Locker(self, self.path_b)
