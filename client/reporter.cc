@@ -86,6 +86,8 @@ std::optional<Reporter::Item> Reporter::build(const InodeRef& ref) const {
       // Bytes that are not stored yet, and what lies behind them, are not claimed.
       if (!file.dirty.empty())
         item.size = std::max(file.reported_size, std::min(item.size, file.dirty.first_offset()));
+      // Nor is a hole in front of them that reaches past the chunks which may be written so far.
+      item.size = std::max(file.reported_size, std::min(item.size, inode.layout.bound * chunk_size));
       const std::uint64_t chunks = chunks_of(item.size, chunk_size);
       for (const Range& range : file.written.list()) {
         if (range.from < chunks) item.written.push_back({range.from, std::min(range.to, chunks)});
