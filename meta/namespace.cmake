@@ -45,6 +45,7 @@ set(namespace_tests
   acl_test.cc
   executor_test.cc
   kv_store_test.cc
+  lock_service_test.cc
   lock_table_test.cc
   ops/namespace_model_test.cc
   ops/operations_test.cc

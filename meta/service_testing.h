@@ -290,6 +290,16 @@ class TestClient final : public rpc::Service {
     std::uint64_t generation;
   };
   rpc::Task<Result<rpc::OutMessage>> handle(rpc::Request request) override {
+    if (request.method == rpc::method::LocksSettled::kNumber) {
+      {
+        std::lock_guard lock(mutex_);
+        for (const auto item : request.body<rpc::method::LocksSettled>().getItems())
+          settled_.push_back({item.getTicket(), item.getOutcome()});
+      }
+      rpc::OutMessage out;
+      out.body<schema::Empty>();
+      co_return out;
+    }
     std::vector<Recalled> items;
     for (const auto item : request.body<rpc::method::Recall>().getRecalls()) {
       items.push_back({item.getInode(), item.getKeep(), item.getGeneration()});
@@ -309,6 +319,14 @@ class TestClient final : public rpc::Service {
     rpc::OutMessage out;
     out.body<schema::Empty>();
     co_return out;
+  }
+  struct SettledLock {
+    std::uint64_t ticket;
+    schema::LockOutcome outcome;
+  };
+  std::vector<SettledLock> settled() const {
+    std::lock_guard lock(mutex_);
+    return settled_;
   }
   std::vector<Recalled> recalled() const {
     std::lock_guard lock(mutex_);
@@ -337,6 +355,7 @@ class TestClient final : public rpc::Service {
   std::atomic<std::uint64_t> sequence_{0};
   mutable std::mutex mutex_;
   std::vector<Recalled> recalled_;
+  std::vector<SettledLock> settled_;
 };
 
 // Starts a task and lets the test look whether it has ended.
