@@ -32,9 +32,9 @@ void fill_opened(fuse_file_info& info, const Opened& opened, Frontend& front) {
   // working.
   info.direct_io = (info.flags & O_APPEND) != 0 && !read_only(info.flags);
   info.keep_cache = opened.keep_cache && front.cache.pages && (info.flags & O_TRUNC) == 0;
-  // Nothing written, nothing to report at close: saves a round trip for each file read. But where locks are ours to
-  // keep, each close is heard: it gives back the record locks of the process that closes.
-  info.noflush = read_only(info.flags) && !front.files.shares_locks();
+  // Nothing written, nothing to report at close: saves a round trip for each file read. But where record
+  // locks are in use, each close is heard: it gives back those of the process that closes.
+  info.noflush = read_only(info.flags) && !front.open_files.record_locks_seen();
   info.fh =
       front.open_files.add(std::make_shared<OpenFile>(opened.entry.attr.inode, info.flags, opened.handle));
 }

@@ -106,6 +106,7 @@ void set_lock(fuse_req_t req, fuse_ino_t ino, const LockSpec& wanted, const fuse
 }
 
 void handle_setlk(fuse_req_t req, fuse_ino_t ino, fuse_file_info* info, struct flock* lock, int sleep) {
+  frontend(req).open_files.record_lock_seen();
   set_lock(req, ino, to_spec(*lock, *info), *info, sleep != 0 ? Patience::kWaits : Patience::kNone);
 }
 

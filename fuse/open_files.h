@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
@@ -70,6 +71,10 @@ class OpenFiles {
     auto node = files_.extract(reinterpret_cast<OpenFileRef*>(fh));
     return node ? std::move(*node.mapped()) : nullptr;
   }
+  // Whether closes of descriptors that only read must be heard: they give back record locks. From the first
+  // one on that is taken on this mount; until then each such close saves a round trip (docs/locks.md).
+  bool record_locks_seen() const { return record_locks_seen_.load(std::memory_order_relaxed); }
+  void record_lock_seen() { record_locks_seen_.store(true, std::memory_order_relaxed); }
   // After the last request: what the kernel never closed.
   void release_all(FileSystem& files) {
     std::lock_guard lock(mutex_);
@@ -78,6 +83,7 @@ class OpenFiles {
   }
 
  private:
+  std::atomic<bool> record_locks_seen_{false};
   std::mutex mutex_;
   std::unordered_map<OpenFileRef*, std::unique_ptr<OpenFileRef>> files_;
 };
