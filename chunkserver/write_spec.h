@@ -39,7 +39,7 @@ struct WriteOutcome {
   Digest digest;
   std::uint32_t length = 0;
   std::uint64_t available = UINT64_MAX;  // bytes left on the fullest target from here to the end of the chain
-  Version base;  // what it was applied over, where that is known
+  Version base;                          // what it was applied over, where that is known
 };
 
 }  // namespace cairn::chunkserver

@@ -1,8 +1,8 @@
 // fallocate(2) and lseek(2)'s SEEK_DATA and SEEK_HOLE.
 //
-// Zeros in a part of a chunk are written like any other bytes. A whole chunk is emptied at its servers, synced,
-// and then told to the metadata server as a hole: whoever stops in between leaves a chunk without bytes, which
-// reads as zeros too. So space comes back by the chunk, and holes are seen by the chunk.
+// Zeros in a part of a chunk are written like any other bytes. A whole chunk is emptied at its servers,
+// synced, and then told to the metadata server as a hole: whoever stops in between leaves a chunk without
+// bytes, which reads as zeros too. So space comes back by the chunk, and holes are seen by the chunk.
 #pragma once
 
 #include "client/leases.h"

@@ -98,7 +98,8 @@ struct LockSpec {
 };
 enum class LockResult : std::uint8_t { kGranted, kConflict, kDeadlock, kInterrupted };
 
-// One wait for a lock, to be interrupted from any thread. If the lock is granted at that moment, it stays granted.
+// One wait for a lock, to be interrupted from any thread. If the lock is granted at that moment, it stays
+// granted.
 class LockWait {
  public:
   explicit LockWait(rpc::Runtime& runtime) : changed_(runtime) {}
@@ -206,8 +207,9 @@ class FileSystem {
   virtual Task<std::optional<std::uint64_t>> seek(Handle handle, std::uint64_t offset, int whence) = 0;
   // False: there are no locks here, and none of the following is called.
   virtual bool shares_locks() const { return false; }
-  // Takes, converts or (kNone) gives back a lock. With `wait` it waits for as long as it takes, over restarts of the
-  // server; without: kConflict. kSessionEnded: a lock taken through this handle was lost, see docs/locks.md.
+  // Takes, converts or (kNone) gives back a lock. With `wait` it waits for as long as it takes, over restarts
+  // of the server; without: kConflict. kSessionEnded: a lock taken through this handle was lost, see
+  // docs/locks.md.
   virtual Task<LockResult> lock(Handle handle, LockSpec wanted, std::shared_ptr<LockWait> wait) {
     (void)handle, (void)wanted, (void)wait;
     co_return fail(Code::kUnimplemented, "no file locks here");

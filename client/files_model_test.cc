@@ -145,14 +145,16 @@ class Model {
       }
       case 13: {
         const std::uint64_t from = rng_.below(kSizeMax);
-        auto data = fs(client).block_on<std::optional<std::uint64_t>>(fs(client).seek(opened, from, SEEK_DATA));
+        auto data =
+            fs(client).block_on<std::optional<std::uint64_t>>(fs(client).seek(opened, from, SEEK_DATA));
         ASSERT_TRUE(data) << data.error().to_string();
         // What is passed over is zeros.
         const std::uint64_t until = std::min<std::uint64_t>(data->value_or(UINT64_MAX), file.model.size());
         if (from < until) {
           ASSERT_EQ(file.model.substr(from, until - from), std::string(until - from, '\0'));
         }
-        auto hole = fs(client).block_on<std::optional<std::uint64_t>>(fs(client).seek(opened, from, SEEK_HOLE));
+        auto hole =
+            fs(client).block_on<std::optional<std::uint64_t>>(fs(client).seek(opened, from, SEEK_HOLE));
         ASSERT_TRUE(hole) << hole.error().to_string();
         ASSERT_EQ(hole->has_value(), from < file.model.size());
         if (*hole) {

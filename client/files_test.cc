@@ -689,8 +689,8 @@ TEST(Files, ATruncationBelowUnsavedBytes) {
   EXPECT_EQ(files.read(opened->handle, 599'990, 100), std::string(10, '\0'));
 }
 
-// Found by fsstress: a report on its way while bytes far behind the end were not stored yet claimed the hole in
-// front of them, past the chunks that this client may write, and was refused; what came after it too.
+// Found by fsstress: a report on its way while bytes far behind the end were not stored yet claimed the hole
+// in front of them, past the chunks that this client may write, and was refused; what came after it too.
 TEST(Files, AReportBeforeBytesFarBehindTheEndAreStored) {
   FakeCluster cluster;
   auto client = cluster.connect();

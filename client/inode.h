@@ -121,8 +121,8 @@ struct FileData {
   bool extending = false;
 
   bool clean() const {
-    return dirty.empty() && written.empty() && punched.empty() && !report_size && !report_times && !report_atime &&
-           !report_mode && !trim_done;
+    return dirty.empty() && written.empty() && punched.empty() && !report_size && !report_times &&
+           !report_atime && !report_mode && !trim_done;
   }
 };
 
@@ -167,7 +167,9 @@ constexpr std::uint64_t kNoChunk = UINT64_MAX;
 constexpr std::uint64_t kChunksMax = std::uint64_t{1} << 32;  // a chunk's index has 32 bits
 
 // A file of so many bytes has too many chunks.
-inline bool too_long(std::uint64_t size, std::uint32_t chunk_size) { return size / chunk_size >= kChunksMax; }
+inline bool too_long(std::uint64_t size, std::uint32_t chunk_size) {
+  return size / chunk_size >= kChunksMax;
+}
 
 }  // namespace cairn::client
 

@@ -236,8 +236,8 @@ rpc::Task<Result<>> Session::reassert(std::shared_ptr<rpc::Peer> peer, SessionId
   }
 }
 
-// Before the rest: they count with the last Reassert. Also when there are none: the server forgets what it granted and
-// could not tell.
+// Before the rest: they count with the last Reassert. Also when there are none: the server forgets what it
+// granted and could not tell.
 rpc::Task<Result<>> Session::name_locks(std::shared_ptr<rpc::Peer> peer, SessionId session, const Held& held,
                                         Deadline deadline) {
   std::size_t from = 0;

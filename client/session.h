@@ -5,11 +5,11 @@
 // session does.
 //
 // Lease: counted from the send time of a renewal and ended 10 % early, so that this side always stops first.
-// Reconnect: the session is resumed, and all leases and file locks held are named again (a restarted server has
-// forgotten shared ones, and all locks). Mutations carry (session, sequence) and are repeated under the same pair until their
-// deadline, never in another session: what can't be resolved ends as kMaybeApplied. Queries are repeated in
-// whatever session there is. End: when the server says that the session ended, LeaseHolder::session_ended()
-// is called before a new one is opened.
+// Reconnect: the session is resumed, and all leases and file locks held are named again (a restarted server
+// has forgotten shared ones, and all locks). Mutations carry (session, sequence) and are repeated under the
+// same pair until their deadline, never in another session: what can't be resolved ends as kMaybeApplied.
+// Queries are repeated in whatever session there is. End: when the server says that the session ended,
+// LeaseHolder::session_ended() is called before a new one is opened.
 //
 // Threading: thread-safe; coroutines run on any io thread. Owner: the client. Shutdown: close(), then
 // destroy.

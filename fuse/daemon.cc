@@ -1,5 +1,5 @@
-// start_mount_daemon: run_mount in a detached process that reports back through a pipe when it serves; and the
-// process that watches over it.
+// start_mount_daemon: run_mount in a detached process that reports back through a pipe when it serves; and
+// the process that watches over it.
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -64,7 +64,8 @@ std::string absolute(const std::string& path) {
 
 // The working directory will be another one.
 void make_absolute(MountOptions& options) {
-  for (std::string* path : {&options.mountpoint, &options.log_path, &options.pid_file}) *path = absolute(*path);
+  for (std::string* path : {&options.mountpoint, &options.log_path, &options.pid_file})
+    *path = absolute(*path);
 }
 
 // The detached process. Does not return.
@@ -108,8 +109,8 @@ bool pause_for(std::chrono::seconds seconds) {
   const sigset_t set = supervisor_signals();
   const auto until = std::chrono::steady_clock::now() + seconds;
   for (;;) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
-        until - std::chrono::steady_clock::now());
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
     if (left.count() <= 0) return true;
     const timespec wait{left.count() / 1000, left.count() % 1000 * 1'000'000};
     const int signal = ::sigtimedwait(&set, nullptr, &wait);
@@ -119,7 +120,8 @@ bool pause_for(std::chrono::seconds seconds) {
 
 // What keeps a mount from coming back for now, not for good.
 bool may_pass(Code code) {
-  return code == Code::kUnavailable || code == Code::kTimeout || code == Code::kLocked || code == Code::kInternal;
+  return code == Code::kUnavailable || code == Code::kTimeout || code == Code::kLocked ||
+         code == Code::kInternal;
 }
 
 // The detached process of a supervised mount. Does not return.

@@ -11,6 +11,7 @@
 namespace cairn::fuse {
 namespace {
 
+constexpr std::uint64_t kSpace = std::uint64_t{1} << 40;
 constexpr std::size_t kBlock = 64 << 10;  // files are sparse in blocks of this
 
 MemoryHandle& of(const Handle& handle) {
@@ -613,11 +614,15 @@ FileSystem::Task<void> MemoryFileSystem::allocate(Handle handle, int mode, std::
   return run<void>("fallocate", [&]() -> Result<> {
     TRY(Node * file, node(of(handle).inode));
     const std::uint64_t end = offset + length, size = file->attr.size;
+    if (length > kSpace) return fail(Code::kNoSpace, "no room for so much");
     if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0) {
       for (std::uint64_t at = offset; at < std::min(end, size);) {
         const std::uint64_t next = std::min({end, size, (at / kBlock + 1) * kBlock});
-        if (const auto block = file->blocks.find(at / kBlock); block != file->blocks.end())
+        if (next - at == kBlock) {
+          file->blocks.erase(at / kBlock);
+        } else if (const auto block = file->blocks.find(at / kBlock); block != file->blocks.end()) {
           block->second.replace(at % kBlock, next - at, next - at, '\0');
+        }
         at = next;
       }
     }

@@ -18,12 +18,12 @@ struct MountOptions {
   std::string mountpoint;  // an existing directory
   ClientOptions client;
   bool read_only = false;
-  bool allow_other = false;  // other users too; `cairn mount` sets it for root
+  bool allow_other = false;         // other users too; `cairn mount` sets it for root
   std::vector<std::string> kernel;  // further options of mount(8) for the kernel: "noatime", "nodev", ...
-  bool foreground = false;   // for the caller's choice between the two functions below
-  bool supervised = false;   // a mount in the background whose process dies is mounted again
-  std::string log_path;      // "-" stderr; empty: stderr in the foreground, nowhere in the background
-  std::string pid_file;      // empty: none
+  bool foreground = false;          // for the caller's choice between the two functions below
+  bool supervised = false;          // a mount in the background whose process dies is mounted again
+  std::string log_path;             // "-" stderr; empty: stderr in the foreground, nowhere in the background
+  std::string pid_file;             // empty: none
   KernelCache cache;
   // The client ends every call within client.timeout; a request that is still open so much later is answered
   // with ETIMEDOUT, so that no process waits for ever for a defect of ours.
@@ -45,10 +45,10 @@ Result<> run_mount(const MountOptions& options, const std::function<void()>& on_
 // The same in a process of its own, detached from the terminal. Returns when the mount answers, or with the
 // error that kept it from it. Call it while this process has one thread.
 //
-// Supervised: a second, small process waits for it. When the first one dies of a signal that is not answered by
-// an orderly end (a crash, SIGKILL, the kernel out of memory), the dead mount is detached and mounted again:
-// who had files open there gets ENOTCONN, everybody else goes on. What was not synced is lost, as with any
-// client that dies. SIGTERM, SIGINT and SIGHUP to it are handed on.
+// Supervised: a second, small process waits for it. When the first one dies of a signal that is not answered
+// by an orderly end (a crash, SIGKILL, the kernel out of memory), the dead mount is detached and mounted
+// again: who had files open there gets ENOTCONN, everybody else goes on. What was not synced is lost, as with
+// any client that dies. SIGTERM, SIGINT and SIGHUP to it are handed on.
 Result<> start_mount_daemon(const MountOptions& options);
 
 // kWait: fails with kLocked while something uses it; returns when the mount process has flushed and ended,

@@ -26,7 +26,8 @@ constexpr unsigned kWanted =
 //   SPLICE_*           bytes are kept here, so there is nothing to hand through a pipe; two system calls more
 //   for each HANDLE_KILLPRIV    the kernel clears setuid bits itself, by ordinary changes of mode
 
-// Only of file systems that share locks with other mounts; else the kernel does it by itself, between local processes.
+// Only of file systems that share locks with other mounts; else the kernel does it by itself, between local
+// processes.
 constexpr unsigned kLocks = FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS;
 
 void handle_init(void* userdata, fuse_conn_info* conn) {

@@ -153,7 +153,8 @@ rpc::Task<Result<OpenedSession>> SessionKeeper::open(std::string name, SessionId
 
 rpc::Task<Result<>> SessionKeeper::name_locks(SessionId session, std::uint64_t epoch,
                                               std::vector<FileLock> locks) {
-  std::function<Result<>(Txn&)> operation = [this, session, epoch, locks = std::move(locks)](Txn&) -> Result<> {
+  std::function<Result<>(Txn&)> operation = [this, session, epoch,
+                                             locks = std::move(locks)](Txn&) -> Result<> {
     auto it = reasserting_.find(session);
     if (it == reasserting_.end()) return {};  // not after a resume: nothing to compare with
     it->second.lock_epoch = epoch;

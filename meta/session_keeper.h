@@ -2,9 +2,10 @@
 // ends those that close, fall silent or do not give back leases, and takes back what an ended one held.
 //
 // Ending: (1) one batch journals that the session ended and queues its fence; its shared leases are free at
-// once. (2) When every chunkserver refuses it, (3) its file locks are free, and in bounded steps its exclusive leases
-// end (bytes that may lie past the reported size become `trim`), opens close, unsealed objects go, stored replies are forgotten;
-// at last its record. Each step leaves a legal state, and a restart goes on where it stopped.
+// once. (2) When every chunkserver refuses it, (3) its file locks are free, and in bounded steps its
+// exclusive leases end (bytes that may lie past the reported size become `trim`), opens close, unsealed
+// objects go, stored replies are forgotten; at last its record. Each step leaves a legal state, and a restart
+// goes on where it stopped.
 //
 // Public members: any thread unless marked. Owned by the server; tasks run in the given TaskGroup.
 #pragma once

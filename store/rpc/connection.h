@@ -18,8 +18,8 @@
 
 #include "store/base/ids.h"
 #include "store/rpc/message.h"
-#include "store/rpc/payload_budget.h"
 #include "store/rpc/methods.h"
+#include "store/rpc/payload_budget.h"
 #include "store/rpc/task.h"
 #include "store/rpc/transport.h"
 
@@ -42,8 +42,8 @@ struct ConnectionLimits {
   // Received and not yet answered, one connection; and waiting to be written, before further requests are
   // begun.
   std::size_t payload_bytes_in_flight = 64 << 20;
-  // Shared by all clients of a server. (Not by chunkservers: a hop that waited for a client's write, which waits
-  // for a hop, would wait for ever.)
+  // Shared by all clients of a server. (Not by chunkservers: a hop that waited for a client's write, which
+  // waits for a hop, would wait for ever.)
   std::shared_ptr<PayloadBudget> clients_payload;
   std::size_t queue_max = 4096;  // calls waiting to be written; more: kOverloaded
   Duration hello_timeout = std::chrono::seconds(10);

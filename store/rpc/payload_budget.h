@@ -1,5 +1,6 @@
-// How many bytes of request payloads one server holds, over all connections. Each connection may always have one
-// request under way, so that none starves: the most held is the limit and one payload a connection. Thread-safe.
+// How many bytes of request payloads one server holds, over all connections. Each connection may always have
+// one request under way, so that none starves: the most held is the limit and one payload a connection.
+// Thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +19,8 @@ class PayloadBudget : public std::enable_shared_from_this<PayloadBudget> {
   class Hold {
    public:
     Hold() = default;
-    Hold(std::shared_ptr<PayloadBudget> budget, std::size_t bytes) : budget_(std::move(budget)), bytes_(bytes) {}
+    Hold(std::shared_ptr<PayloadBudget> budget, std::size_t bytes)
+        : budget_(std::move(budget)), bytes_(bytes) {}
     Hold(Hold&& other) noexcept : budget_(std::move(other.budget_)), bytes_(other.bytes_) {}
     Hold& operator=(Hold&& other) noexcept {
       if (this != &other) {
@@ -44,8 +46,8 @@ class PayloadBudget : public std::enable_shared_from_this<PayloadBudget> {
     used_ += bytes;
     return {shared_from_this(), bytes};
   }
-  // False: there is room now, and `wake` was not kept. Otherwise it is called once, when there is room again, on
-  // any thread; it must not block.
+  // False: there is room now, and `wake` was not kept. Otherwise it is called once, when there is room again,
+  // on any thread; it must not block.
   bool wait_for_room(std::function<void()> wake) {
     std::lock_guard lock(mutex_);
     if (used_ <= limit_) return false;
@@ -67,7 +69,7 @@ class PayloadBudget : public std::enable_shared_from_this<PayloadBudget> {
 
   const std::size_t limit_;
   std::mutex mutex_;
-  std::size_t used_ = 0;                         // guarded by mutex_
+  std::size_t used_ = 0;                        // guarded by mutex_
   std::vector<std::function<void()>> waiting_;  // guarded by mutex_
 };
 

@@ -1,5 +1,5 @@
-// fallocate(2) and SEEK_DATA, SEEK_HOLE. Sizes are such that a file system that keeps track of large pieces only
-// has some of them within each range.
+// fallocate(2) and SEEK_DATA, SEEK_HOLE. Sizes are such that a file system that keeps track of large pieces
+// only has some of them within each range.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -144,7 +144,8 @@ TEST_F(Holes, RandomOperationsAgainstAModel) {
         break;
       case 3:
       case 4: {
-        const std::string bytes = pattern(std::min<std::uint64_t>(length, 2 * kMiB), static_cast<unsigned>(step));
+        const std::string bytes =
+            pattern(std::min<std::uint64_t>(length, 2 * kMiB), static_cast<unsigned>(step));
         ASSERT_EQ(::pwrite(fd.get(), bytes.data(), bytes.size(), at), static_cast<ssize_t>(bytes.size()));
         if (model.size() < from + bytes.size()) model.resize(from + bytes.size(), '\0');
         model.replace(from, bytes.size(), bytes);

@@ -78,8 +78,8 @@ TEST(Progress, HumanNumbers) {
 
 TEST(MountOptionsTest, EachGoesWhereItBelongs) {
   fuse::MountOptions options;
-  ASSERT_TRUE(apply_mount_options("defaults,_netdev,ro,noatime,,memory=512M,timeout=5,nodev,x-systemd.automount",
-                                  options));
+  ASSERT_TRUE(apply_mount_options(
+      "defaults,_netdev,ro,noatime,,memory=512M,timeout=5,nodev,x-systemd.automount", options));
   EXPECT_TRUE(options.read_only);
   EXPECT_EQ(options.kernel, (std::vector<std::string>{"noatime", "nodev"}));
   EXPECT_EQ(options.client.memory_bytes, 512u << 20);

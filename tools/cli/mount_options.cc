@@ -11,12 +11,12 @@ namespace {
 
 // Of the kernel, for any file system.
 constexpr std::array<std::string_view, 16> kKernel = {
-    "suid", "nosuid",   "dev",     "nodev",     "exec",        "noexec",     "sync",     "async",
+    "suid",  "nosuid",  "dev",      "nodev",      "exec",        "noexec",   "sync",       "async",
     "atime", "noatime", "relatime", "norelatime", "strictatime", "diratime", "nodiratime", "dirsync"};
 // Of mount(8) and of fstab(5).
-constexpr std::array<std::string_view, 13> kOthers = {"defaults", "rw",       "auto",   "noauto",  "user",
-                                                      "nouser",   "users",    "group",  "owner",   "_netdev",
-                                                      "nofail",   "remount",  "loud"};
+constexpr std::array<std::string_view, 13> kOthers = {"defaults", "rw",      "auto",  "noauto", "user",
+                                                      "nouser",   "users",   "group", "owner",  "_netdev",
+                                                      "nofail",   "remount", "loud"};
 
 template <class List>
 bool is_in(const List& list, std::string_view what) {
@@ -53,12 +53,14 @@ Result<> apply_one(std::string_view option, fuse::MountOptions& options) {
   } else if (is_in(kKernel, option)) {
     options.kernel.emplace_back(option);
   } else if (option == "remount") {
-    return fail(Code::kConfig, "a mount cannot be changed while it is there: unmount it, then mount it again");
+    return fail(Code::kConfig,
+                "a mount cannot be changed while it is there: unmount it, then mount it again");
   } else if (!is_in(kOthers, option)) {
-    return fail(Code::kConfig, fmt::format("unknown mount option '{}': known are ro, allow_other, noallow_other, "
-                                           "memory=SIZE, timeout=SECONDS, log=FILE, and what the kernel knows "
-                                           "(noatime, nodev, nosuid, noexec, ...)",
-                                           option));
+    return fail(Code::kConfig,
+                fmt::format("unknown mount option '{}': known are ro, allow_other, noallow_other, "
+                            "memory=SIZE, timeout=SECONDS, log=FILE, and what the kernel knows "
+                            "(noatime, nodev, nosuid, noexec, ...)",
+                            option));
   }
   return {};
 }
@@ -86,7 +88,8 @@ Result<std::uint64_t> parse_memory(std::string_view text) {
   if (unit == "G" || unit == "GiB") shift = 30;
   const bool fits = error == std::errc() && number <= kMax >> shift && (shift != 0 || unit.empty());
   if (!fits || number << shift < kMin)
-    return fail(Code::kConfig, fmt::format("'{}' is no amount of memory: from 16M to 1024G, as in 256M", text));
+    return fail(Code::kConfig,
+                fmt::format("'{}' is no amount of memory: from 16M to 1024G, as in 256M", text));
   return number << shift;
 }
 
@@ -103,11 +106,12 @@ Result<std::vector<std::string>> arguments_of_helper(const std::vector<std::stri
       continue;
     }
     if (argument == "-f") return std::vector<std::string>();  // a dry run of mount(8)
-    if (argument.starts_with("-")) continue;                   // -s, -n, -v change nothing here
+    if (argument.starts_with("-")) continue;                  // -s, -n, -v change nothing here
     places.push_back(argument);
   }
   if (places.size() != 2)
-    return fail(Code::kConfig, "usage: mount.cairn HOST:PORT[,HOST:PORT] DIR [-o options]; called by mount -t cairn");
+    return fail(Code::kConfig,
+                "usage: mount.cairn HOST:PORT[,HOST:PORT] DIR [-o options]; called by mount -t cairn");
   out.insert(out.end(), {"--meta", places[0], places[1]});
   return out;
 }

@@ -10,8 +10,8 @@
 
 namespace cairn::cli {
 
-// "ro,noatime,memory=512M,...": what Cairn knows is set, what the kernel knows is handed on, what is meant for
-// mount(8) and systemd is left alone. kConfig names an option that nobody knows.
+// "ro,noatime,memory=512M,...": what Cairn knows is set, what the kernel knows is handed on, what is meant
+// for mount(8) and systemd is left alone. kConfig names an option that nobody knows.
 Result<> apply_mount_options(std::string_view text, fuse::MountOptions& options);
 
 // Bytes: "4096", "512K", "256M", "2G". kConfig.
