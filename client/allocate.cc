@@ -27,33 +27,41 @@ rpc::Task<Result<>> grow_to(FileContext& context, Leases& leases, WriteBack& wri
   co_return Result<>{};
 }
 
-rpc::Task<Result<>> empty_chunks(FileContext& context, Leases& leases, WriteBack& write_back,
-                                 Reporter& reporter, InodeRef inode, Range chunks, Deadline deadline) {
+rpc::Task<Result<Range>> empty_chunks(FileContext& context, Leases& leases, WriteBack& write_back,
+                                      Reporter& reporter, InodeRef inode, Range bytes, Deadline deadline) {
   InUse in_use(context, write_back, inode);
-  auto turn = co_await inode->file->changing.take(1, deadline);
-  if (!turn) co_return fail(turn.error().with("waiting for another change of the file"));
   for (;;) {
     CO_TRYV(co_await leases.ensure(inode, Lease::kExclusive, deadline));
+    // In each round anew: a recall waits for it, and we for the recall.
+    auto turn = co_await inode->file->changing.take(1, deadline);
+    if (!turn) co_return fail(turn.error().with("waiting for another change of the file"));
     Blocked blocked(inode);
-    // Nothing written before may be stored, or be written again after a loss, when its chunk is empty.
-    CO_TRYV(co_await write_back.make_durable(inode, true, deadline));
     std::vector<rpc::Task<Result<>>> tasks;
     std::vector<std::uint64_t> emptied;
+    Range whole, whole_bytes;
+    std::uint64_t generation = 0;
+    bool unsettled = false;
     {
       std::lock_guard lock(inode->mutex);
       FileData& file = *inode->file;
-      if (!context.inodes.usable(*inode, Lease::kExclusive) || inode->recalling || !inode->have_layout ||
-          !file.dirty.empty() || !file.unsynced.empty())
+      if (!context.inodes.usable(*inode, Lease::kExclusive) || inode->recalling || !inode->have_layout)
         continue;
+      const std::uint32_t chunk_size = inode->layout.chunk_size();
+      const bool to_end = bytes.to >= inode->size();
+      whole = {chunks_of(bytes.from, chunk_size),
+               to_end ? chunks_of(inode->size(), chunk_size) : bytes.to / chunk_size};
+      if (whole.empty()) co_return Range{};
+      whole_bytes = {whole.from * chunk_size, whole.to * chunk_size};
+      unsettled = !file.dirty.empty() || !file.unsynced.empty();
+      generation = inode->generation;
       const Layer& layer = inode->layout.layers.front();
       ChunkWrite write;
       write.target = {{layer.data, 0, 0}, layer.pool, inode->session, inode->id, inode->generation};
       write.kind = schema::WriteRequest::Kind::TRUNCATE;
       write.durable = Durable::kYes;
-      const std::uint64_t end = std::min(chunks.to, chunks_of(inode->size(), inode->layout.chunk_size()));
-      for (std::uint64_t index = chunks.from; index < end; ++index) {
+      for (std::uint64_t index = whole.from; !unsettled && index < whole.to; ++index) {
         if (file.holes.contains(index)) {
-          index = file.holes.end_of(index) - 1;
+          index = std::min(file.holes.end_of(index), whole.to) - 1;
           continue;
         }
         write.target.chunk.index = static_cast<std::uint32_t>(index);
@@ -61,13 +69,20 @@ rpc::Task<Result<>> empty_chunks(FileContext& context, Leases& leases, WriteBack
         tasks.push_back(empty_chunk(context, write, deadline));
       }
     }
+    if (unsettled) {
+      // Nothing written before may be stored, or be written again after a loss, when its chunk is empty.
+      CO_TRYV(co_await write_back.make_durable(inode, true, deadline));
+      continue;
+    }
     auto done = co_await run_all(context.runtime, std::move(tasks), context.options.parallel_chunks);
     if (!done) co_return fail(done.error().with("punching inode " + to_string(inode->id)));
     {
       std::lock_guard lock(inode->mutex);
       FileData& file = *inode->file;
       file.ahead.clear();
-      if (!context.inodes.usable(*inode, Lease::kExclusive)) co_return Result<>{};  // only not told as holes
+      // Else they are only not told as holes.
+      if (!context.inodes.usable(*inode, Lease::kExclusive) || inode->generation != generation)
+        co_return whole_bytes;
       for (std::uint64_t index : emptied) {
         file.holes.add(index, index + 1);
         file.punched.add(index, index + 1);
@@ -77,7 +92,7 @@ rpc::Task<Result<>> empty_chunks(FileContext& context, Leases& leases, WriteBack
       file.report_size = file.report_times = true;
     }
     reporter.add(inode);
-    co_return Result<>{};
+    co_return whole_bytes;
   }
 }
 

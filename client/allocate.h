@@ -12,10 +12,11 @@ namespace cairn::client {
 // Makes the file at least so long (never shorter), with zeros.
 rpc::Task<Result<>> grow_to(FileContext& context, Leases& leases, WriteBack& write_back, Reporter& reporter,
                             InodeRef inode, std::uint64_t size, Deadline deadline);
-// Empties the chunks [from, to) of the file. Takes the exclusive lease; what was written before is durable
-// afterwards, and so is this.
-rpc::Task<Result<>> empty_chunks(FileContext& context, Leases& leases, WriteBack& write_back,
-                                 Reporter& reporter, InodeRef inode, Range chunks, Deadline deadline);
+// Empties the chunks that have no bytes outside of `bytes` and returns the range of bytes that those make up
+// (in the rest the caller writes zeros). Takes the exclusive lease; if there are any, what was written before
+// is durable afterwards, and so is this.
+rpc::Task<Result<Range>> empty_chunks(FileContext& context, Leases& leases, WriteBack& write_back,
+                                      Reporter& reporter, InodeRef inode, Range bytes, Deadline deadline);
 
 // Under the inode's mutex, its layout and holes are known: bytes of [from, to) for which nothing is stored
 // and nothing is dirty.

@@ -193,6 +193,18 @@ std::uint64_t DirtyData::restore(std::uint64_t index, const ChunkBytes& lost) {
   return taken;
 }
 
+std::map<std::uint64_t, ChunkBytes> DirtyData::copy_above(std::uint64_t size) const {
+  std::map<std::uint64_t, ChunkBytes> out;
+  const std::uint64_t index = chunk_size_ == 0 ? 0 : size / chunk_size_;
+  for (auto it = active_.lower_bound(index); it != active_.end(); ++it) {
+    const auto& segments = it->second.segments();
+    const std::uint64_t base = it->first * chunk_size_;
+    if (!segments.empty() && base + segments.rbegin()->first + segments.rbegin()->second.size > size)
+      out.emplace(it->first, it->second);
+  }
+  return out;
+}
+
 std::uint64_t DirtyData::cut(std::uint64_t size) {
   std::uint64_t given = 0;
   const std::uint64_t index = chunk_size_ == 0 ? 0 : size / chunk_size_;

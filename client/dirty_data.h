@@ -82,6 +82,9 @@ class DirtyData {
   std::uint64_t restore(std::uint64_t index, const ChunkBytes& lost);
   // Drops active bytes at or above `size` (the file was cut). Returns the memory given up.
   std::uint64_t cut(std::uint64_t size);
+  // What cut(size) would drop, to be restored should the file not be cut after all: whole chunks, sharing
+  // their bytes. Nothing is written to these chunks until then.
+  std::map<std::uint64_t, ChunkBytes> copy_above(std::uint64_t size) const;
   // Drops all active bytes. Returns the memory given up.
   std::uint64_t clear() { return cut(0); }
 

@@ -320,8 +320,9 @@ void FileLocks::unlocked(File& file) {
   file.unlocked.notify();
 }
 
-rpc::Task<> FileLocks::restore(AskedRef asked, FileRef file) {
+rpc::Task<> FileLocks::restore(AskedRef asked, FileRef locked) {
   Use use(*this, asked->inode);
+  const FileRef file = std::move(locked);  // goes before `use`, which forgets a file that nobody else has
   auto restored = co_await restore_now(asked, file);
   if (!restored)
     log_debug("lock_not_restored", "inode={} error={}", to_string(asked->inode),
@@ -416,8 +417,9 @@ void FileLocks::released(const FileHandle& handle) {
   if (!tasks_.spawn(runtime_.make_strand(), unlock_closed(inode, file, std::move(unlocks)))) unlocked(*file);
 }
 
-rpc::Task<> FileLocks::unlock_closed(InodeId inode, FileRef file, std::vector<AskedRef> unlocks) {
+rpc::Task<> FileLocks::unlock_closed(InodeId inode, FileRef locked, std::vector<AskedRef> unlocks) {
   Use use(*this, inode);
+  const FileRef file = std::move(locked);  // goes before `use`, which forgets a file that nobody else has
   auto turn = co_await file->turn.take(1, Deadline::never());
   for (const AskedRef& asked : unlocks) {
     if (!turn) break;

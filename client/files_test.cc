@@ -710,6 +710,65 @@ TEST(Files, AReportBeforeBytesFarBehindTheEndAreStored) {
   EXPECT_EQ(files.read(opened->handle, 899'999, 10), std::string(1, '\0') + "far");
 }
 
+// Two hosts, one punching whole chunks, the other appending and reading: neither waits for the other for
+// ever, and nothing that was appended goes with what was punched.
+TEST(Files, PunchingAndAppendingOnTwoHosts) {
+  FakeCluster cluster;
+  auto a = cluster.connect(), b = cluster.connect();
+  Files here(*a), there(*b);
+  auto opened = here.create("f");
+  ASSERT_TRUE(opened);
+  ASSERT_TRUE(here.write(opened->handle, 0, std::string(300'000, 'x')));
+  auto other = there.open(opened->entry.attr.inode);
+  ASSERT_TRUE(other);
+  std::string appended;
+  std::uint64_t end = 300'000;
+  std::jthread puncher([&] {
+    for (int i = 0; i < 60; ++i) {
+      auto done = here.fs.block_on<void>(
+          here.fs.allocate(opened->handle, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 300'000));
+      EXPECT_TRUE(done) << done.error().to_string();
+    }
+  });
+  for (int i = 0; i < 60; ++i) {
+    const std::string bytes(5'000, static_cast<char>('a' + i % 26));
+    auto wrote = there.write(other->handle, end, bytes);
+    ASSERT_TRUE(wrote);
+    appended += bytes;
+    end += bytes.size();
+  }
+  puncher.join();
+  EXPECT_EQ(there.read(other->handle, 300'000, 1'000'000), appended);
+  EXPECT_EQ(here.read(opened->handle, 0, 300'000), std::string(300'000, '\0'));
+}
+
+// The servers are full when a file is cut: the call says so, and what was written is all still there.
+TEST(Files, ATruncationThatFailsLosesNothing) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  const std::string bytes(200'000, 'k');
+  ASSERT_TRUE(files.write(opened->handle, 0, bytes));
+  cluster.on_request([](int server, std::uint16_t) { return server >= 0 ? Fault::kNoSpace : Fault::kNone; });
+  cairn::SetAttr shorter;
+  shorter.valid = kSetSize;
+  shorter.attr.size = 1'000;
+  auto cut = files.fs.block_on<Entry>(files.fs.setattr(opened->entry.attr.inode, shorter));
+  ASSERT_FALSE(cut);
+  EXPECT_EQ(cut.error().code(), Code::kNoSpace);
+  EXPECT_EQ(files.read(opened->handle, 0, 300'000), bytes);
+  cluster.on_request(nullptr);
+  ASSERT_TRUE(eventually([&] { return files.fsync(opened->handle).has_value(); }));
+  EXPECT_EQ(cluster.server_size(opened->entry.attr.inode), bytes.size());
+  auto other = cluster.connect();
+  Files there(*other);
+  auto reopened = there.open(opened->entry.attr.inode);
+  ASSERT_TRUE(reopened);
+  EXPECT_EQ(there.read(reopened->handle, 0, 300'000), bytes);
+}
+
 class Sink : public InvalidationSink {
  public:
   void invalidate_inode(InodeId inode, bool) override {

@@ -202,6 +202,7 @@ FileSystem::Task<void> FileSystemImpl::allocate(Handle handle, int mode, std::ui
                                                 std::uint64_t length) {
   const Deadline deadline = context_.deadline();
   const InodeRef inode = handle->inode;
+  if (handle->lost_lock) co_return lost_lock_error(*handle);
   const bool zeros = (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0;
   const bool keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
   const std::uint64_t end = offset + length;
@@ -230,32 +231,22 @@ FileSystem::Task<void> FileSystemImpl::allocate(Handle handle, int mode, std::ui
 
 rpc::Task<Result<>> FileSystemImpl::zero(InodeRef inode, std::uint64_t from, std::uint64_t to,
                                          Deadline deadline) {
-  std::vector<Range> parts;  // of chunks that keep other bytes
-  Range whole;               // chunks
+  CO_TRY(const Range emptied,
+         co_await empty_chunks(context_, leases_, write_back_, reporter_, inode, {from, to}, deadline));
+  std::vector<Range> parts = {{from, to}};  // of chunks that keep other bytes
+  if (!emptied.empty()) parts = {{from, emptied.from}, {emptied.to, to}};
   Handle handle;
   {
     std::lock_guard lock(inode->mutex);
-    const std::uint32_t chunk_size = inode->layout.chunk_size();
-    const bool to_end = to >= inode->size();
-    whole = {chunks_of(from, chunk_size), to_end ? chunks_of(to, chunk_size) : to / chunk_size};
-    if (whole.empty()) {
-      parts = {{from, to}};
-    } else {
-      parts = {{from, whole.from * chunk_size}, {whole.to * chunk_size, to}};
-    }
     // A hole is zeros already.
+    const bool known = inode->have_layout && inodes_.usable(*inode, Lease::kExclusive);
     for (Range& part : parts) {
-      while (!part.empty()) {
-        const std::uint64_t next = std::min(part.to, (part.from / chunk_size + 1) * chunk_size);
-        if (unallocated_bytes(*inode, part.from, next) != next - part.from) break;
-        part.from = next;
-      }
+      if (known && !part.empty() && unallocated_bytes(*inode, part.from, part.to) == part.to - part.from)
+        part = {};
     }
     handle = make_handle(inode, O_WRONLY);
     handle->keeps_size = true;
   }
-  if (!whole.empty())
-    CO_TRYV(co_await empty_chunks(context_, leases_, write_back_, reporter_, inode, whole, deadline));
   for (const Range& part : parts) {
     for (std::uint64_t at = part.from; at < part.to;) {
       const std::uint64_t size = std::min<std::uint64_t>(part.to - at, kZeroPiece);

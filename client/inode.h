@@ -98,7 +98,7 @@ struct FileData {
   std::map<std::uint64_t, std::vector<Unsynced>> unsynced;  // by chunk index, oldest first
   bool sweep_queued = false;                                // in the sync ledger's list
   std::uint64_t reported_size = 0;
-  std::uint64_t report_max = UINT64_MAX;  // a truncation runs, and nothing is stored from here on
+  std::uint64_t report_max = UINT64_MAX;  // a truncation runs: from here on unsaved bytes were set aside
   bool report_size = false;               // size, written or bytes differ from what the server knows
   bool report_times = false;              // mtime
   bool report_atime = false;

@@ -11,33 +11,47 @@ rpc::Task<Result<>> cut_chunk(FileContext& context, ChunkWrite write, Deadline d
   co_return Result<>{};
 }
 
-// Under the inode's mutex: where the bytes that the servers have end.
-std::uint64_t stored_end(const Inode& inode) {
-  const std::uint32_t chunk_size = inode.have_layout ? inode.layout.chunk_size() : kDefaultChunkSize;
-  std::uint64_t end = inode.file->reported_size;
-  for (const Range& range : inode.file->written.list()) end = std::max(end, range.to * chunk_size);
-  return end;
-}
-
-// While bytes are dropped that were never stored, no size is reported that covers them.
-class ReportsUpTo {
+// Unsaved bytes past the new end of a file. They are kept until the server has cut the file: if it does not,
+// they are dirty again. Meanwhile no size is reported that covers them.
+class CutBytes {
  public:
-  explicit ReportsUpTo(InodeRef inode) : inode_(std::move(inode)) {}
-  ~ReportsUpTo() {
-    std::lock_guard lock(inode_->mutex);
+  CutBytes(FileContext& context, WriteBack& write_back, InodeRef inode)
+      : context_(context), write_back_(write_back), inode_(std::move(inode)) {}
+  // Under the inode's mutex, no new bytes come in.
+  void take(std::uint64_t size) {
+    DirtyData& dirty = inode_->file->dirty;
+    chunks_ = dirty.copy_above(size);
+    session_ = inode_->session;
+    if (!chunks_.empty()) inode_->file->report_max = size;
+    context_.dirty_memory.give(dirty.cut(size));
+  }
+  // Under the inode's mutex: the file was cut.
+  void drop() {
+    chunks_.clear();
     inode_->file->report_max = UINT64_MAX;
   }
-  ReportsUpTo(const ReportsUpTo&) = delete;
+  ~CutBytes() {
+    if (chunks_.empty()) return;
+    std::lock_guard lock(inode_->mutex);
+    FileData& file = *inode_->file;
+    file.report_max = UINT64_MAX;
+    for (const auto& [index, bytes] : chunks_) context_.dirty_memory.force(file.dirty.restore(index, bytes));
+    if (inode_->session != session_ || inode_->lease != Lease::kExclusive) {
+      write_back_.lose(*inode_);
+    } else {
+      file.report_size = true;
+      write_back_.queue(inode_);
+    }
+  }
+  CutBytes(const CutBytes&) = delete;
 
  private:
+  FileContext& context_;
+  WriteBack& write_back_;
   InodeRef inode_;
+  SessionId session_;
+  std::map<std::uint64_t, ChunkBytes> chunks_;
 };
-
-// A truncation failed after it had dropped bytes that were not stored: the file ends before them.
-void ends_at(Inode& inode, std::uint64_t stored) {
-  std::lock_guard lock(inode.mutex);
-  if (inode.lease == Lease::kExclusive) inode.attr.attr.size = std::min(inode.size(), stored);
-}
 
 }  // namespace
 
@@ -88,16 +102,16 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
                                        Deadline deadline) {
   const std::uint64_t size = change.attr.size;
   InUse in_use(context, write_back, inode);
-  auto turn = co_await inode->file->changing.take(1, deadline);
-  if (!turn) co_return fail(turn.error().with("waiting for another change of the file"));
   for (;;) {
     CO_TRYV(co_await leases.ensure(inode, Lease::kExclusive, deadline));
+    // In each round anew: a recall waits for it, and we for the recall.
+    auto turn = co_await inode->file->changing.take(1, deadline);
+    if (!turn) co_return fail(turn.error().with("waiting for another change of the file"));
     Blocked blocked(inode);
-    ReportsUpTo reports(inode);
+    CutBytes cut(context, write_back, inode);
     std::uint64_t generation = 0;
     SessionId session;
     RangeSet holes;
-    std::uint64_t stored = 0;
     {
       std::lock_guard lock(inode->mutex);
       if (!context.inodes.usable(*inode, Lease::kExclusive) || inode->recalling || !inode->have_layout)
@@ -105,27 +119,17 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
       if (shrink == Shrink::kNo && inode->size() >= size) co_return inode->attr;
       generation = inode->generation;
       session = inode->session;
-      if (size < inode->size()) inode->file->report_max = stored_end(*inode);
-      context.dirty_memory.give(inode->file->dirty.cut(size));
+      cut.take(size);
     }
     // The server must know how far the file reaches before it says what is to be trimmed.
     auto flushed = co_await write_back.flush(inode, Durable::kNo, deadline);
     if (!flushed) co_return fail(flushed.error());
     {
-      // Bytes cut off above were never stored: the size that is reported ends where the stored ones do, also
-      // if that is before the new end.
       std::lock_guard lock(inode->mutex);
-      FileData& file = *inode->file;
-      stored = stored_end(*inode);
-      if (size < inode->size()) file.report_max = stored;
-      file.report_size = true;
-      holes = file.holes;
+      inode->file->report_size = true;
+      holes = inode->file->holes;
     }
-    auto reported = co_await reporter.report(inode, Durable::kNo, deadline);
-    if (!reported) {
-      ends_at(*inode, stored);
-      co_return fail(std::move(reported.error()));
-    }
+    CO_TRYV(co_await reporter.report(inode, Durable::kNo, deadline));
     std::function<void(schema::SetAttrRequest::Builder)> fill =
         [=, id = inode->id](schema::SetAttrRequest::Builder body) {
           body.setInode(id.value());
@@ -137,7 +141,6 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
         co_await context.session.mutate<rpc::method::SetAttr>(std::move(fill), deadline, nullptr, session);
     if (!reply) {
       if (reply.error().code() == Code::kLeaseLost) continue;
-      ends_at(*inode, stored);
       co_return fail(std::move(reply.error()));
     }
     CO_TRY(auto answer, decoded("SetAttr", [&] {
@@ -145,9 +148,9 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
            }));
     {
       std::lock_guard lock(inode->mutex);
+      cut.drop();
       if (inode->session != session || inode->lease != Lease::kExclusive) co_return answer.first;
       Leases::adopt(*inode, *inode->file, answer.first, answer.second);
-      inode->file->report_max = UINT64_MAX;
       inode->file->meta_dirty = true;
       if (inode->have_layout)
         write_back.ledger().forget_from(*inode,

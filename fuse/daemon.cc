@@ -97,7 +97,8 @@ int wait_for(pid_t child, bool& asked) {
   const sigset_t set = supervisor_signals();
   for (;;) {
     int status = 0;
-    if (::waitpid(child, &status, WNOHANG) == child) return status;
+    const pid_t ended = ::waitpid(child, &status, WNOHANG);
+    if (ended == child || (ended < 0 && errno == ECHILD)) return status;
     const int signal = ::sigwaitinfo(&set, nullptr);
     if (signal == SIGTERM || signal == SIGINT) asked = true;
     if (signal > 0 && signal != SIGCHLD) ::kill(child, signal);
@@ -127,12 +128,15 @@ bool may_pass(Code code) {
 // The detached process of a supervised mount. Does not return.
 [[noreturn]] void supervise(MountOptions options, int report_fd) {
   constexpr std::chrono::seconds kPauseMin{1}, kPauseMax{30};
+  constexpr std::chrono::minutes kGiveUpAfter{10};  // without having served
   make_absolute(options);
   const std::string &mountpoint = options.mountpoint, &log_path = options.log_path;
   const sigset_t set = supervisor_signals();
   sigset_t before;
   ::sigprocmask(SIG_BLOCK, &set, &before);
+  ::signal(SIGCHLD, SIG_DFL);  // ignored by whoever started us, children would leave no status
   auto pause = kPauseMin;
+  auto last_served = std::chrono::steady_clock::now();
   for (bool first = true;; first = false) {
     std::array<int, 2> pipe{-1, report_fd};
     if (!first && ::pipe2(pipe.data(), O_CLOEXEC) != 0) ::_exit(1);
@@ -160,7 +164,13 @@ bool may_pass(Code code) {
         log_error("mount_process_died", "mountpoint={} pid={} signal={} what=\"mounting again\"",
                   log_quote(mountpoint), child, WTERMSIG(status));
     }
-    if (died) {
+    if (serving) last_served = std::chrono::steady_clock::now();
+    if (std::chrono::steady_clock::now() - last_served > kGiveUpAfter) {
+      log_error("mount_given_up", "mountpoint={} error={}", log_quote(mountpoint),
+                log_quote(serving.error().to_string()));
+      ::_exit(1);
+    }
+    if (died && serving) {
       const auto left = find_mount(mountpoint);
       if (!left || !*left || (*left)->type != kFsType) ::_exit(1);  // somebody unmounted what was left
       if (auto detached = detach(mountpoint, Detach::kLazy); !detached)

@@ -114,6 +114,9 @@ Result<LockAnswer> LockTable::ask(const FileLock& wanted, std::uint64_t epoch, s
   }
   if (wanted.type != LockType::kNone && session.parts + session.tickets.size() >= per_session_max_)
     return fail(Code::kNoSpace, "this client has too many file locks");
+  // Unlocking within a range makes two of it. All of a file can always be unlocked.
+  if (wanted.type == LockType::kNone && wanted.range != kWholeFile && session.parts >= 2 * per_session_max_)
+    return fail(Code::kNoSpace, "this client has too many file locks: unlock whole files");
 
   const FileKey key = key_of(wanted);
   File& file = files_[key];

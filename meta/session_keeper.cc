@@ -16,6 +16,7 @@ constexpr auto kFenceTry = std::chrono::seconds(30);
 constexpr auto kRetry = std::chrono::milliseconds(200);
 constexpr std::int64_t kSweepNs = 60'000'000'000;
 constexpr std::size_t kLingeringStep = 256;
+constexpr std::size_t kNamedLocksMax = 400'000;  // of one session; more than the lock table lets it have
 // Between a reader's lookup and its open, and more.
 constexpr auto kLingerFor = std::chrono::seconds(2);
 
@@ -157,6 +158,8 @@ rpc::Task<Result<>> SessionKeeper::name_locks(SessionId session, std::uint64_t e
                                              locks = std::move(locks)](Txn&) -> Result<> {
     auto it = reasserting_.find(session);
     if (it == reasserting_.end()) return {};  // not after a resume: nothing to compare with
+    if (it->second.locks.size() + locks.size() > kNamedLocksMax)
+      return fail(Code::kNoSpace, "this client has too many file locks");
     it->second.lock_epoch = epoch;
     it->second.locks.insert(it->second.locks.end(), locks.begin(), locks.end());
     return {};

@@ -29,11 +29,12 @@ Code apply_extent(InodeRecord& inode, const ReportItem& item, bool durable) {
   add_range(holes, {inode.chunks_of(inode.size), inode.chunks_of(size)});
   for (const Range& written : item.written) subtract_range(holes, written);
   if (holes.size() > kHolesMax) return Code::kRange;
-  // An emptied chunk reads as zeros, hole or not: with too many holes it stays a chunk without bytes.
+  // An emptied chunk reads as zeros, hole or not: with too many holes it stays a chunk without bytes. Room is
+  // left for the holes that writes make, which are not ours to refuse.
   Ranges more = holes;
   for (const Range& punched : item.punched)
     add_range(more, {punched.from, std::min(punched.to, inode.chunks_of(size))});
-  if (more.size() <= kHolesMax) holes = std::move(more);
+  if (more.size() <= kHolesMax / 2) holes = std::move(more);
   inode.holes = std::move(holes);
   inode.size = size;
   if (item.trim_done) inode.trim = {};

@@ -184,6 +184,7 @@ class LiveConnection final : public Peer {
   std::uint64_t reads_seen_ = 0;  // at the last look
   int silent_looks_ = 0;
   bool paused_ = false;
+  bool awaits_room_ = false;  // limits_.clients_payload will call
   asio::steady_timer timer_;
   Event unpaused_;
 };

@@ -46,6 +46,10 @@ class PayloadBudget : public std::enable_shared_from_this<PayloadBudget> {
     used_ += bytes;
     return {shared_from_this(), bytes};
   }
+  bool full() {
+    std::lock_guard lock(mutex_);
+    return used_ > limit_;
+  }
   // False: there is room now, and `wake` was not kept. Otherwise it is called once, when there is room again,
   // on any thread; it must not block.
   bool wait_for_room(std::function<void()> wake) {

@@ -145,10 +145,18 @@ bool LiveConnection::must_pause() {
                         unanswered_payload_ > std::max(limits_.payload_bytes_in_flight, kPayloadMax));
   if (!paused_ && !ended_ && unanswered_payload_ > 0 && limits_.clients_payload &&
       peer_role_ == Role::kClient) {
-    paused_ = limits_.clients_payload->wait_for_room([weak = weak_from_this()] {
-      if (auto self = std::static_pointer_cast<LiveConnection>(weak.lock()))
-        asio::post(self->strand_, [self] { self->unpaused_.set(); });
-    });
+    if (awaits_room_) {
+      paused_ = limits_.clients_payload->full();
+    } else {
+      paused_ = awaits_room_ = limits_.clients_payload->wait_for_room([weak = weak_from_this()] {
+        auto self = std::static_pointer_cast<LiveConnection>(weak.lock());
+        if (!self) return;
+        asio::post(self->strand_, [self] {
+          self->awaits_room_ = false;
+          self->unpaused_.set();
+        });
+      });
+    }
   }
   if (paused_) watch_writes_ = true;
   return paused_;
