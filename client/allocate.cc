@@ -6,12 +6,6 @@
 namespace cairn::client {
 namespace {
 
-rpc::Task<Result<>> empty_chunk(FileContext& context, ChunkWrite write, Deadline deadline) {
-  auto written = co_await context.chunks.write(std::move(write), deadline);
-  if (!written && written.error().code() != Code::kNotFound) co_return fail(std::move(written.error()));
-  co_return Result<>{};
-}
-
 bool is_hole(const FileData& file, std::uint64_t index) {
   return file.holes.contains(index) && !file.dirty.has_active(index) && !file.dirty.is_flushing(index);
 }
@@ -54,9 +48,8 @@ rpc::Task<Result<Range>> empty_chunks(FileContext& context, Leases& leases, Writ
       whole_bytes = {whole.from * chunk_size, whole.to * chunk_size};
       unsettled = !file.dirty.empty() || !file.unsynced.empty();
       generation = inode->generation;
-      const Layer& layer = inode->layout.layers.front();
       ChunkWrite write;
-      write.target = {{layer.data, 0, 0}, layer.pool, inode->session, inode->id, inode->generation};
+      write.target = write_target(*inode, 0);
       write.kind = schema::WriteRequest::Kind::TRUNCATE;
       write.durable = Durable::kYes;
       for (std::uint64_t index = whole.from; !unsettled && index < whole.to; ++index) {
@@ -66,7 +59,7 @@ rpc::Task<Result<Range>> empty_chunks(FileContext& context, Leases& leases, Writ
         }
         write.target.chunk.index = static_cast<std::uint32_t>(index);
         emptied.push_back(index);
-        tasks.push_back(empty_chunk(context, write, deadline));
+        tasks.push_back(cut_chunk(context, write, deadline));
       }
     }
     if (unsettled) {

@@ -61,8 +61,8 @@ class ChunkIo {
   rpc::Task<Result<ChunkWritten>> write(ChunkWrite write, Deadline deadline);
   // Ends when each chunk is known to be synced at its version on every in-sync member (min_replicas at least)
   // of one epoch, or lost (kLostUnsynced), or at the deadline. One code an item. Give each chunk with the
-  // newest version acknowledged in each epoch: after a loss, a later version says nothing about the earlier
-  // ones.
+  // newest version acknowledged in each epoch, unless a later one is known to stand on it: after a loss, a
+  // later version says nothing about the earlier ones.
   rpc::Task<Result<std::vector<Code>>> sync(std::vector<ChunkVersion> chunks, Deadline deadline);
 
  private:

@@ -25,4 +25,11 @@ inline FileData& file_of(const FileContext& context, Inode& inode) {
   return *inode.file;
 }
 
+// Where the holder of the exclusive lease writes a chunk of the file. Under inode.mutex; its layout is known.
+inline ChunkTarget write_target(const Inode& inode, std::uint64_t index) {
+  const Layer& layer = inode.layout.layers.front();
+  const ChunkId chunk{layer.data, static_cast<std::uint32_t>(index), 0};
+  return {chunk, layer.pool, inode.session, inode.id, inode.generation};
+}
+
 }  // namespace cairn::client

@@ -49,6 +49,18 @@ struct Files {
     change.attr.size = size;
     return fs.block_on<Entry>(fs.setattr(inode, change));
   }
+  Result<Entry> chmod(InodeId inode, std::uint32_t mode) {
+    SetAttr change;
+    change.valid = kSetMode;
+    change.attr.mode = mode;
+    return fs.block_on<Entry>(fs.setattr(inode, change));
+  }
+  Result<Entry> chown(InodeId inode, std::uint32_t uid) {
+    SetAttr change;
+    change.valid = kSetUid;
+    change.attr.uid = uid;
+    return fs.block_on<Entry>(fs.setattr(inode, change));
+  }
 };
 
 // A wait for something that happens in the background.
@@ -626,23 +638,16 @@ TEST(Files, AModeGoesWithTheReportAndBeforeANewOwner) {
   auto opened = files.create("f");
   ASSERT_TRUE(opened);
   const InodeId inode = opened->entry.attr.inode;
-  cairn::SetAttr mode;
-  mode.valid = kSetMode;
-  mode.attr.mode = 04711;
   cluster.reset_counts();
-  auto set = files.fs.block_on<Entry>(files.fs.setattr(inode, mode));
+  auto set = files.chmod(inode, 04711);
   ASSERT_TRUE(set);
   EXPECT_EQ(set->attr.mode, S_IFREG | 04711u);
   EXPECT_EQ(cluster.requests(rpc::method::SetAttr::kNumber), 0u);
   auto other = cluster.connect();
   EXPECT_EQ(Files(*other).lookup("f")->attr.mode, S_IFREG | 04711u) << "others ask who holds it";
-  mode.attr.mode = 06711;
   ASSERT_TRUE(files.write(opened->handle, 0, "x"));  // held again
-  ASSERT_TRUE(files.fs.block_on<Entry>(files.fs.setattr(inode, mode)));
-  cairn::SetAttr owner;
-  owner.valid = kSetUid;
-  owner.attr.uid = 7;
-  auto given = files.fs.block_on<Entry>(files.fs.setattr(inode, owner));
+  ASSERT_TRUE(files.chmod(inode, 06711));
+  auto given = files.chown(inode, 7);
   ASSERT_TRUE(given);
   EXPECT_EQ(given->attr.mode, S_IFREG | 0711u) << "set-id bits do not go to a new owner";
   ASSERT_TRUE(files.fsync(opened->handle));
@@ -655,10 +660,7 @@ TEST(Files, AModeSurvivesAnOpenThatTruncates) {
   Files files(*client);
   auto opened = files.create("f");
   ASSERT_TRUE(opened);
-  cairn::SetAttr mode;
-  mode.valid = kSetMode;
-  mode.attr.mode = 0600;
-  ASSERT_TRUE(files.fs.block_on<Entry>(files.fs.setattr(opened->entry.attr.inode, mode)));
+  ASSERT_TRUE(files.chmod(opened->entry.attr.inode, 0600));
   auto again = files.open(opened->entry.attr.inode, O_RDWR | O_TRUNC);
   ASSERT_TRUE(again);
   EXPECT_EQ(again->entry.attr.mode, S_IFREG | 0600u);
@@ -677,10 +679,7 @@ TEST(Files, ATruncationBelowUnsavedBytes) {
   ASSERT_TRUE(opened);
   ASSERT_TRUE(files.write(opened->handle, 0, "start"));
   ASSERT_TRUE(files.write(opened->handle, 900'000, "unsaved"));
-  cairn::SetAttr shorter;
-  shorter.valid = kSetSize;
-  shorter.attr.size = 600'000;
-  auto cut = files.fs.block_on<Entry>(files.fs.setattr(opened->entry.attr.inode, shorter));
+  auto cut = files.truncate(opened->entry.attr.inode, 600'000);
   ASSERT_TRUE(cut) << cut.error().to_string();
   EXPECT_EQ(cut->attr.size, 600'000u);
   ASSERT_TRUE(files.fsync(opened->handle));
@@ -698,13 +697,8 @@ TEST(Files, AReportBeforeBytesFarBehindTheEndAreStored) {
   auto opened = files.create("f");
   ASSERT_TRUE(opened);
   ASSERT_TRUE(files.write(opened->handle, 900'000, "far"));
-  cairn::SetAttr change;
-  change.valid = kSetMode;
-  change.attr.mode = 0600;
-  ASSERT_TRUE(files.fs.block_on<Entry>(files.fs.setattr(opened->entry.attr.inode, change)));
-  change.valid = kSetUid;  // reports the mode first
-  change.attr.uid = 7;
-  ASSERT_TRUE(files.fs.block_on<Entry>(files.fs.setattr(opened->entry.attr.inode, change)));
+  ASSERT_TRUE(files.chmod(opened->entry.attr.inode, 0600));
+  ASSERT_TRUE(files.chown(opened->entry.attr.inode, 7));  // reports the mode first
   ASSERT_TRUE(files.fsync(opened->handle));
   EXPECT_EQ(cluster.server_size(opened->entry.attr.inode), 900'003u);
   EXPECT_EQ(files.read(opened->handle, 899'999, 10), std::string(1, '\0') + "far");
@@ -752,10 +746,7 @@ TEST(Files, ATruncationThatFailsLosesNothing) {
   const std::string bytes(200'000, 'k');
   ASSERT_TRUE(files.write(opened->handle, 0, bytes));
   cluster.on_request([](int server, std::uint16_t) { return server >= 0 ? Fault::kNoSpace : Fault::kNone; });
-  cairn::SetAttr shorter;
-  shorter.valid = kSetSize;
-  shorter.attr.size = 1'000;
-  auto cut = files.fs.block_on<Entry>(files.fs.setattr(opened->entry.attr.inode, shorter));
+  auto cut = files.truncate(opened->entry.attr.inode, 1'000);
   ASSERT_FALSE(cut);
   EXPECT_EQ(cut.error().code(), Code::kNoSpace);
   EXPECT_EQ(files.read(opened->handle, 0, 300'000), bytes);

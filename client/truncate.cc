@@ -5,12 +5,6 @@
 namespace cairn::client {
 namespace {
 
-rpc::Task<Result<>> cut_chunk(FileContext& context, ChunkWrite write, Deadline deadline) {
-  auto written = co_await context.chunks.write(std::move(write), deadline);
-  if (!written && written.error().code() != Code::kNotFound) co_return fail(std::move(written.error()));
-  co_return Result<>{};
-}
-
 // Unsaved bytes past the new end of a file. They are kept until the server has cut the file: if it does not,
 // they are dirty again. Meanwhile no size is reported that covers them.
 class CutBytes {
@@ -55,6 +49,12 @@ class CutBytes {
 
 }  // namespace
 
+rpc::Task<Result<>> cut_chunk(FileContext& context, ChunkWrite write, Deadline deadline) {
+  auto written = co_await context.chunks.write(std::move(write), deadline);
+  if (!written && written.error().code() != Code::kNotFound) co_return fail(std::move(written.error()));
+  co_return Result<>{};
+}
+
 rpc::Task<Result<>> finish_trim(FileContext& context, InodeRef inode, RangeSet known_holes,
                                 Deadline deadline) {
   std::vector<rpc::Task<Result<>>> tasks;
@@ -64,9 +64,8 @@ rpc::Task<Result<>> finish_trim(FileContext& context, InodeRef inode, RangeSet k
     if (!inode->have_layout || inode->layout.trim.empty()) co_return Result<>{};
     trim = inode->layout.trim;
     const std::uint32_t chunk_size = inode->layout.chunk_size();
-    const Layer& layer = inode->layout.layers.front();
     ChunkWrite write;
-    write.target = {{layer.data, 0, 0}, layer.pool, inode->session, inode->id, inode->generation};
+    write.target = write_target(*inode, 0);
     std::uint64_t index = trim.from / chunk_size;
     const auto within = static_cast<std::uint32_t>(trim.from % chunk_size);
     if (within != 0) {

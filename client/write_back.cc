@@ -238,12 +238,7 @@ rpc::Task<Result<bool>> WriteBack::store(InodeRef inode, std::uint64_t index, Du
                      "the lease on inode " + to_string(inode->id) + " ended with unsaved data");
     }
     bytes = file.dirty.start_flush(index);
-    const Layer& layer = inode->layout.layers.front();
-    write.target = {{layer.data, static_cast<std::uint32_t>(index), 0},
-                    layer.pool,
-                    inode->session,
-                    inode->id,
-                    inode->generation};
+    write.target = write_target(*inode, index);
     fresh = file.holes.contains(index);
     base = index * inode->layout.chunk_size();
     size = inode->size();

@@ -2,10 +2,10 @@
 // asked.
 //
 // A chunk is flushed when a sequential writer has passed it, when its bytes are some seconds old, or when
-// memory runs short; at most parallel_chunks transfers run at once, one a chunk. A failed flush drops the
-// bytes and leaves an error for the handles of the file. Bytes flushed and not yet synced are kept while
-// there is room, so that an fsync can write them again if the servers lost them. Thread-safe. Owner: the file
-// system.
+// memory runs short; at most parallel_chunks transfers run at once, one a chunk. Bytes that can't be
+// stored now stay dirty and are tried again; only with their lease or session they go, and leave an error for
+// the handles of the file. Bytes flushed and not yet synced are kept while there is room, so that an fsync
+// can write them again if the servers lost them. Thread-safe. Owner: the file system.
 #pragma once
 
 #include "client/reporter.h"

@@ -186,14 +186,14 @@ void handle_write(fuse_req_t req, fuse_ino_t ino, const char* data, std::size_t 
                        files.write(std::move(handle), to, rpc::Buffer::copy(bytes)), finish);
 }
 
-// Completion of flush and fsync.
-auto finish_empty(std::string_view op, InodeId inode) {
-  return [op, inode](fuse_req_t req, Result<> done) {
+// Completion of what has no answer but an error.
+auto finish_empty(std::string_view op, InodeId inode, RangeMeans range = RangeMeans::kValue) {
+  return [op, inode, range](fuse_req_t req, Result<> done) {
     if (req == nullptr) return;
     if (done) {
       fuse_reply_err(req, 0);
     } else {
-      reply_error(req, {op, inode}, done.error());
+      reply_error(req, {op, inode, range}, done.error());
     }
   };
 }
@@ -227,18 +227,10 @@ void handle_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, of
     fuse_reply_err(req, EOPNOTSUPP);
     return;
   }
-  auto finish = [inode](fuse_req_t req, Result<> done) {
-    if (req == nullptr) return;
-    if (done) {
-      fuse_reply_err(req, 0);
-    } else {
-      reply_error(req, {"fallocate", inode, RangeMeans::kOffset}, done.error());
-    }
-  };
   start<void>(req, Kind::kChange, "fallocate",
               frontend(req).files.allocate(file_of(info)->handle, mode, static_cast<std::uint64_t>(offset),
                                            static_cast<std::uint64_t>(length)),
-              finish);
+              finish_empty("fallocate", inode, RangeMeans::kOffset));
 }
 
 // The kernel asks for SEEK_DATA and SEEK_HOLE only.

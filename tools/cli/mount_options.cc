@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -79,18 +80,14 @@ Result<> apply_mount_options(std::string_view text, fuse::MountOptions& options)
 
 Result<std::uint64_t> parse_memory(std::string_view text) {
   constexpr std::uint64_t kMin = 16 << 20, kMax = std::uint64_t{1} << 40;
+  std::string bytes(text);
+  const std::string wrong = CLI::AsSizeValue(false)(bytes);  // as --capacity; leaves the number of bytes
   std::uint64_t number = 0;
-  const auto [end, error] = std::from_chars(text.begin(), text.end(), number);
-  const std::string_view unit(end, text.end());
-  int shift = 0;
-  if (unit == "K" || unit == "KiB") shift = 10;
-  if (unit == "M" || unit == "MiB") shift = 20;
-  if (unit == "G" || unit == "GiB") shift = 30;
-  const bool fits = error == std::errc() && number <= kMax >> shift && (shift != 0 || unit.empty());
-  if (!fits || number << shift < kMin)
+  const bool is_number = std::from_chars(bytes.data(), bytes.data() + bytes.size(), number).ec == std::errc();
+  if (!wrong.empty() || !is_number || number < kMin || number > kMax)
     return fail(Code::kConfig,
                 fmt::format("'{}' is no amount of memory: from 16M to 1024G, as in 256M", text));
-  return number << shift;
+  return number;
 }
 
 Result<std::vector<std::string>> arguments_of_helper(const std::vector<std::string>& arguments) {
