@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""The same work on a Cairn mount, on MooseFS and on the bare disk, round by round in one run.
+"""The same work on a Cairn mount, on MooseFS, on passthrough mounts of the disk and on the bare disk, round by round in
+one run.
 
-    sudo tests/bench/run [--rounds 3] [--peers cairn,moosefs,local] [--only seq,create,untar] [--json FILE]
+    sudo tests/bench/run [--rounds 3] [--peers cairn,moosefs,bindfs,passthrough,local]
+                         [--only seq,random,small,tree] [--json FILE]
 
 Three storage servers and one client on this machine, two copies, one disk for all; each peer runs alone, the rounds are
 interleaved, and the medians and the median of the ratios of each round are printed: the machine's speed drifts, a ratio
@@ -136,6 +138,7 @@ class MoosePeer:
 
 
 class LocalPeer:
+    """The bare disk."""
     name = "local"
 
     def __init__(self, folder):
@@ -150,6 +153,46 @@ class LocalPeer:
 
     def stop(self):
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class MirrorPeer:
+    """A FUSE mount that hands every request to the bare disk: what FUSE alone costs. See start() of each."""
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        self.disk, self.mnt = self.folder / "disk", self.folder / "mnt"
+
+    def start(self):
+        self.disk.mkdir(), self.mnt.mkdir()
+        self.mount()
+
+    def remount(self):
+        sh("umount", self.mnt)
+        self.mount()
+
+    def stop(self):
+        subprocess.run(["umount", "-l", self.mnt], stderr=subprocess.DEVNULL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class BindfsPeer(MirrorPeer):
+    name = "bindfs"
+
+    def mount(self):
+        sh("bindfs", self.disk, self.mnt)
+
+
+class PassthroughPeer(MirrorPeer):
+    """libfuse's own example of the low-level interface, from Debian's libfuse3-dev."""
+    name = "passthrough"
+    SOURCE = pathlib.Path("/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c")
+
+    def mount(self):
+        program = self.folder / "passthrough_ll"
+        if not program.exists():
+            flags = sh("pkg-config", "--cflags", "--libs", "fuse3").split()
+            sh("gcc", "-O2", "-w", self.SOURCE, "-o", program, *flags)
+        sh(program, "-o", f"source={self.disk}", "-o", "cache=auto", self.mnt)
 
 
 def cold(peer):
@@ -172,6 +215,19 @@ def small(what, path, count=5000):
     return float(sh(BIN / "small_files", what, path, count))
 
 
+def iops(path, *args):
+    out = sh("fio", "--name=x", f"--filename={path}", "--ioengine=psync", "--size=1G", "--bs=4k", "--runtime=5",
+             "--output-format=json", "--group_reporting", *args)
+    job = json.loads(out)["jobs"][0]
+    return job["write"]["iops"] or job["read"]["iops"]
+
+
+def timed(*args):
+    start = time.monotonic()
+    sh(*args)
+    return time.monotonic() - start
+
+
 def measure_seq(peer, work):
     path = peer.mnt / "seq"
     yield "seq_write_1M_endfsync MB/s", fio(path, "--rw=write", "--bs=1M", "--end_fsync=1")
@@ -181,39 +237,71 @@ def measure_seq(peer, work):
     path.unlink()
 
 
-def measure_create(peer, work):
+def measure_random(peer, work):
+    path = peer.mnt / "random"
+    fio(path, "--rw=write", "--bs=1M", "--end_fsync=1")
+    for jobs in (1, 8):
+        cold(peer)
+        yield f"rand_read_4k_{jobs}job_cold IOPS", iops(path, "--rw=randread", f"--numjobs={jobs}", "--invalidate=0")
+    yield "rand_write_4k_endfsync IOPS", iops(path, "--rw=randwrite", "--io_size=32M", "--end_fsync=1", "--runtime=60")
+    for jobs in (1, 8):
+        yield f"rand_write_4k_fsync1_{jobs}job IOPS", iops(path, "--rw=randwrite", "--fsync=1", f"--numjobs={jobs}")
+    path.unlink()
+
+
+def measure_small(peer, work):
     path = peer.mnt / "small"
     yield "create_4k_1proc files/s", small("create", path)
     yield "stat_warm ops/s", small("stat", path)
+    yield "read_4k_warm files/s", small("read", path)
     cold(peer)
     yield "stat_cold ops/s", small("stat", path)
+    cold(peer)
+    yield "readdir_stat_cold entries/s", small("readdir_stat", path)
+    yield "read_4k_cold files/s", small("read", path)
+    yield "rename ops/s", small("rename", path, 2000)
+    for n in range(2000):
+        os.rename(path / f"f{n}.renamed", path / f"f{n}")
     yield "unlink ops/s", small("unlink", path)
     path.rmdir()
     path = peer.mnt / "small_fsync"
     yield "create_4k_fsync_1proc files/s", small("create_fsync", path, 300)
     shutil.rmtree(path)
+    path = peer.mnt / "folders"
+    yield "mkdir ops/s", small("mkdir", path, 2000)
+    yield "rmdir ops/s", small("rmdir", path, 2000)
+    path.rmdir()
+    start = time.monotonic()
+    writers = [subprocess.Popen([BIN / "small_files", "create", peer.mnt / f"small{n}", "2000"],
+                                stdout=subprocess.DEVNULL) for n in range(4)]
+    if any(writer.wait() for writer in writers):
+        raise SystemExit(f"{peer.name}: creating by four processes failed")
+    yield "create_4k_4proc files/s", 8000 / (time.monotonic() - start)
+    yield "rm_rf_4proc_tree files/s", 8000 / timed("rm", "-rf", *(peer.mnt / f"small{n}" for n in range(4)))
 
 
-def measure_untar(peer, work):
+def measure_tree(peer, work):
     path = peer.mnt / "untar"
     path.mkdir()
-    start = time.monotonic()
-    sh("tar", "-C", path, "-xf", work / "tree.tar")
-    yield "untar_3000 1/s", 1 / (time.monotonic() - start)
-    different = subprocess.run(["diff", "-rq", work / "tree", path / "tree"], capture_output=True, text=True).stdout
+    yield "untar_3000 1/s", 1 / timed("tar", "-C", path, "-xf", work / "tree.tar")
+    different = subprocess.run(["diff", "-rq", "-x", ".git", work / "tree", path / "tree"], capture_output=True, text=True).stdout
     if different:
         raise SystemExit(f"{peer.name}: the untarred tree differs:\n{different[:500]}")
-    start = time.monotonic()
-    shutil.rmtree(path)
-    yield "rm_rf_3000 1/s", 1 / (time.monotonic() - start)
+    yield "ls_lR_warm 1/s", 1 / timed("ls", "-lR", path)
+    yield "grep_r_warm 1/s", 1 / timed("grep", "-rc", "--binary-files=text", "a", path)
+    cold(peer)
+    yield "grep_r_cold 1/s", 1 / timed("grep", "-rc", "--binary-files=text", "a", path)
+    yield "git_clone_3000 1/s", 1 / timed("git", "clone", "-q", "--no-hardlinks", work / "tree", peer.mnt / "clone")
+    yield "git_status 1/s", 1 / timed("git", "-C", peer.mnt / "clone", "status", "--short")
+    yield "rm_rf_3000 1/s", 1 / timed("rm", "-rf", path, peer.mnt / "clone")
 
 
-MEASURES = {"seq": measure_seq, "create": measure_create, "untar": measure_untar}
-PEERS = {"cairn": CairnPeer, "moosefs": MoosePeer, "local": LocalPeer}
+MEASURES = {"seq": measure_seq, "random": measure_random, "small": measure_small, "tree": measure_tree}
+PEERS = {peer.name: peer for peer in (CairnPeer, MoosePeer, BindfsPeer, PassthroughPeer, LocalPeer)}
 
 
 def make_tree(work):
-    """3,000 files of about 30 MB, as a source tree has them; the same on every machine."""
+    """3,000 files of about 30 MB, as a source tree has them, also as a git repository; the same on every machine."""
     import random
     rng = random.Random(1)
     tree = work / "tree"
@@ -224,6 +312,10 @@ def make_tree(work):
         (folder / f"file{n}.c").write_bytes(rng.randbytes(64) * (size // 64 + 1))
     with tarfile.open(work / "tree.tar", "w") as tar:
         tar.add(tree, "tree")
+    git = ("git", "-C", tree, "-c", "user.name=bench", "-c", "user.email=bench@localhost")
+    sh(*git, "init", "-q")
+    sh(*git, "add", ".")
+    sh(*git, "commit", "-qm", "tree")
 
 
 def main():
