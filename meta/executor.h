@@ -1,6 +1,7 @@
-// The metadata server's single writer: one thread runs every operation, gathers their physical puts and
+// The metadata server's single writer: one thread at a time runs operations, gathers their physical puts and
 // deletes into a batch, hands it to the journal, applies it together with the position, then releases the
-// replies. Nothing that reveals a batch leaves the process before the journal has it.
+// replies. Nothing that reveals a batch leaves the process before the journal has it. "The executor thread" is
+// the thread that is doing so: it may be any, one after the other.
 //
 // Durability: the local journal is RocksDB's WAL. An operation run with kAccepted returns when the kernel has
 // the batch (it survives kill -9 of the process); kSynced when it survives a power cut (one sync for all

@@ -124,6 +124,7 @@ void SingleWriter::stop() {
 void SingleWriter::submit(std::function<Result<>(Txn&)> operation, Durability durability,
                           std::function<void(Result<>)> done) {
   std::optional<Error> refused;
+  std::deque<Item> items;
   {
     std::lock_guard lock(mutex_);
     if (stopping_) {
@@ -133,17 +134,26 @@ void SingleWriter::submit(std::function<Result<>(Txn&)> operation, Durability du
     } else {
       ++queued_operations_;
       queue_.push_back({std::move(operation), durability, std::move(done), nullptr});
-      if (queue_.size() == 1) wake_executor_.notify_one();
+      // Nobody else is at work: without a hop to the executor's thread and back.
+      if (turn_ == std::thread::id() && queue_.size() == 1) begin_turn_locked(items);
     }
   }
-  if (refused) done(std::unexpected(std::move(*refused)));
+  if (refused) return done(std::unexpected(std::move(*refused)));
+  if (items.empty()) return;
+  run_items(items);
+  end_turn();
 }
 
 void SingleWriter::post(std::function<void()> work) {
   std::lock_guard lock(mutex_);
   if (stopping_) return;
   queue_.push_back({nullptr, Durability::kAccepted, nullptr, std::move(work)});
-  if (queue_.size() == 1) wake_executor_.notify_one();
+  if (turn_ == std::thread::id()) wake_executor_.notify_one();
+}
+
+bool SingleWriter::on_executor_thread() const {
+  std::lock_guard lock(mutex_);
+  return turn_ == std::this_thread::get_id();
 }
 
 rpc::Task<Result<>> SingleWriter::sync() {
@@ -157,44 +167,68 @@ JournalPosition SingleWriter::synced_position() const {
   return synced_;
 }
 
+void SingleWriter::begin_turn_locked(std::deque<Item>& items) {
+  turn_ = std::this_thread::get_id();
+  items.swap(queue_);
+  queued_operations_ = 0;
+}
+
+void SingleWriter::end_turn() {
+  std::lock_guard lock(mutex_);
+  turn_ = {};
+  if (stopping_ || !queue_.empty()) wake_executor_.notify_one();
+}
+
+void SingleWriter::run_items(std::deque<Item>& items) {
+  for (Item& item : items) {
+    if (item.work) {
+      close_batch();  // it may show outside what the operations before it did
+      item.work();
+    } else if (failed_) {
+      item.done(std::unexpected(*failed_));
+    } else {
+      run_operation(item);
+    }
+  }
+  items.clear();
+  close_batch();
+}
+
 void SingleWriter::run_executor() {
-  const Result<> cancelled = fail(Code::kCancelled, "the metadata server is stopping");
-  std::deque<Item> items;
   for (;;) {
+    std::deque<Item> items;
     bool stopping = false;
     {
       std::unique_lock lock(mutex_);
-      wake_executor_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-      items.swap(queue_);
-      queued_operations_ = 0;
+      wake_executor_.wait(lock,
+                          [this] { return turn_ == std::thread::id() && (stopping_ || !queue_.empty()); });
+      begin_turn_locked(items);
       stopping = stopping_;
     }
-    for (Item& item : items) {
-      if (item.work) {
-        close_batch();  // it may show outside what the operations before it did
-        item.work();
-      } else if (stopping) {
-        item.done(cancelled);
-      } else if (failed_) {
-        item.done(std::unexpected(*failed_));
-      } else {
-        run_operation(item);
-      }
-    }
-    items.clear();
-    close_batch();
-    if (!stopping) continue;
-    if (!failed_) {
-      if (auto reached = journal_.sync()) {
-        release_synced(*reached);
-      } else {
-        fail_all(reached.error());
-      }
-    }
-    for (auto& [position, done] : sync_waiters_) done(cancelled);
-    sync_waiters_.clear();
-    return;
+    if (stopping) return stop_executor(items);  // and keeps the turn
+    run_items(items);
+    end_turn();
   }
+}
+
+void SingleWriter::stop_executor(std::deque<Item>& items) {
+  const Result<> cancelled = fail(Code::kCancelled, "the metadata server is stopping");
+  for (Item& item : items) {
+    if (item.work) {
+      item.work();
+    } else {
+      item.done(cancelled);
+    }
+  }
+  if (!failed_) {
+    if (auto reached = journal_.sync()) {
+      release_synced(*reached);
+    } else {
+      fail_all(reached.error());
+    }
+  }
+  for (auto& [position, done] : sync_waiters_) done(cancelled);
+  sync_waiters_.clear();
 }
 
 void SingleWriter::run_operation(Item& item) {
@@ -305,7 +339,7 @@ void SingleWriter::run_sync() {
       }
     };
     queue_.push_back({nullptr, Durability::kAccepted, nullptr, std::move(work)});
-    if (queue_.size() == 1) wake_executor_.notify_one();
+    if (turn_ == std::thread::id()) wake_executor_.notify_one();
     if (!reached) return;
   }
 }

@@ -1,8 +1,10 @@
 // SingleWriter: the executor. See meta/executor.h for what it promises.
 //
-// Two threads: the executor runs operations, appends their batch to the journal and releases replies; the
-// sync thread calls Journal::sync (one for all that wait, and one within a second of the last unsynced
-// batch), so that the executor never waits for a disk's flush.
+// One thread at a time has the turn: it runs the operations that wait, appends their batch to the journal and
+// releases replies. A caller who finds nobody at work takes it for its own operation (two switches of thread
+// cost more than most operations); what arrives meanwhile is left to the executor's own thread. The sync
+// thread calls Journal::sync (one for all that wait, and one within a second of the last unsynced batch), so
+// that nobody with the turn waits for a disk's flush.
 #pragma once
 
 #include <atomic>
@@ -26,8 +28,8 @@ struct SingleWriterConfig {
   std::uint64_t ids_per_range = 1 << 20;
 };
 
-// Ids from ranges whose end is durable before any id of the range is handed out. Executor thread only, after
-// open().
+// Ids from ranges whose end is durable before any id of the range is handed out. With the executor's turn
+// only, after open().
 class IdAllocator final : public IdSource {
  public:
   // Reads the end of what earlier processes reserved, and reserves a first range with a synced append.
@@ -69,7 +71,7 @@ class SingleWriter final : public Executor {
 
   rpc::Task<Result<>> sync() override;
   JournalPosition synced_position() const override;
-  bool on_executor_thread() const override { return std::this_thread::get_id() == thread_.get_id(); }
+  bool on_executor_thread() const override;
   void post(std::function<void()> work) override;
   void submit(std::function<Result<>(Txn&)> operation, Durability durability,
               std::function<void(Result<>)> done) override;
@@ -88,7 +90,11 @@ class SingleWriter final : public Executor {
   };
   SingleWriter(KvStore& kv, Journal& journal, const Clock& clock, IdAllocator ids,
                std::function<void(const Error&)> fatal, const SingleWriterConfig& config);
+  void begin_turn_locked(std::deque<Item>& items);
+  void run_items(std::deque<Item>& items);
+  void end_turn();
   void run_executor();
+  void stop_executor(std::deque<Item>& items);
   void run_sync();
   void run_operation(Item& item);
   void close_batch();
@@ -102,7 +108,7 @@ class SingleWriter final : public Executor {
   const std::function<void(const Error&)> fatal_;
   const SingleWriterConfig config_;
 
-  // executor thread only
+  // by whoever has the turn
   IdAllocator ids_;
   StagedWrites batch_;
   std::size_t batch_bytes_ = 0;
@@ -114,6 +120,7 @@ class SingleWriter final : public Executor {
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable wake_executor_;
   std::condition_variable wake_sync_;
+  std::thread::id turn_;  // who works; none: the default
   std::deque<Item> queue_;
   std::size_t queued_operations_ = 0;
   bool stopping_ = false;
