@@ -117,6 +117,12 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
     bool open = false;  // counted as open by the server
   };
   class NameChange;
+  struct Listed {
+    DirPage page;
+    bool current = false;  // the directory stayed held, and unchanged by us
+    std::uint64_t changes = 0;
+    std::uint64_t lease_serial = 0;
+  };
 
   rpc::Task<Result<Made>> make(Make what);
   rpc::Task<Result<>> remove_name(InodeId parent, std::string name, bool directory);
@@ -131,6 +137,12 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   enum class Counted { kNo, kYes };
   Entry entry_of(Inode& inode, Counted counted);  // under inode.mutex
   Entry entry_from(const InodeRef& inode, const AttrRecord& reply, Counted counted);
+  // A page of a directory. What it says is cached, as far as it is current.
+  rpc::Task<Result<Listed>> list_page(InodeRef dir, std::uint64_t cookie, std::uint32_t limit, bool plus,
+                                      Counted counted);
+  // A lookup is about to ask the server.
+  void note_miss(const InodeRef& dir);
+  rpc::Task<> fetch_entries(InodeRef dir, std::uint64_t count);
   // A directory after a change of ours; without attributes in the reply it is asked again when needed.
   void directory_changed(const InodeRef& dir, const std::optional<AttrRecord>& attr);
   void name_lost(const InodeRef& inode);

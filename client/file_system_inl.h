@@ -11,7 +11,7 @@ namespace cairn {
 
 template <class T>
 void FileSystem::spawn(Task<T> task, std::function<void(Result<T>)> done) {
-  boost::asio::co_spawn(runtime().executor(), std::move(task),
+  boost::asio::co_spawn(runtime().inline_executor(), std::move(task),
                         [done = std::move(done)](std::exception_ptr problem, Result<T> result) {
                           if (problem) {
                             try {

@@ -47,6 +47,18 @@ struct Directory {
   std::uint64_t listing_changes = 0;
   std::uint64_t listing_lease = 0;
   bool listing = false;
+  // Entries fetched before they are asked for, because others of the directory were: client/directories.cc.
+  struct Ahead {
+    unsigned misses = 0;        // lookups that had to ask the server
+    unsigned patience = 3;      // so many of them begin it
+    std::uint64_t cookie = 0;   // where the next page begins
+    std::uint64_t changes = 0;  // Directory::changes at the first page
+    std::uint64_t fetched = 0;
+    std::uint64_t hits = 0;  // lookups answered from here since the first page was fetched
+    bool running = false;
+    bool done = false;
+  };
+  Ahead ahead;
 };
 
 // Wakes coroutines that wait for a state guarded by a mutex: take next() under it, release it, wait for the

@@ -121,6 +121,7 @@ void InodeCache::drop(Inode& inode) {
     inode.dir->entries.clear();
     inode.dir->complete = false;
     inode.dir->listing = false;
+    inode.dir->ahead = {.running = inode.dir->ahead.running};
     ++inode.dir->changes;
   }
   if (inode.file) {

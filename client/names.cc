@@ -101,6 +101,7 @@ std::optional<Result<Entry>> FileSystemImpl::try_lookup(InodeId parent, std::str
     if (it == dir->dir->entries.end() || !it->second.valid() || it->second == kUnknownEntry)
       return std::nullopt;
     child = it->second;
+    ++dir->dir->ahead.hits;
   }
   InodeRef inode = inodes_.find(child);
   if (!inode) return std::nullopt;
@@ -112,6 +113,7 @@ std::optional<Result<Entry>> FileSystemImpl::try_lookup(InodeId parent, std::str
 FileSystem::Task<Entry> FileSystemImpl::lookup(InodeId parent, std::string name, NegativeEntry* negative) {
   if (auto known = try_lookup(parent, name, negative)) co_return std::move(*known);
   InodeRef dir = inodes_.get(parent);
+  note_miss(dir);
   std::uint64_t changes = 0;
   bool quiet = false;
   {

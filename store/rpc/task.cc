@@ -8,6 +8,7 @@
 #include <boost/asio/use_awaitable.hpp>
 
 #include "store/rpc/event_registry.h"
+#include "store/rpc/inline_executor.h"
 
 #ifdef __SANITIZE_THREAD__
 // any_io_executor counts its references with an atomic_thread_fence, which the thread sanitizer does not see:
@@ -48,6 +49,10 @@ void Runtime::stop() {
     thread.join();
   }
   threads_.clear();
+}
+
+asio::any_io_executor Runtime::inline_executor() {
+  return InlineExecutor(io_);
 }
 
 Duration Runtime::timer_slice(Duration left) const {

@@ -34,6 +34,8 @@ class Runtime {
   Runtime(const Runtime&) = delete;
   asio::any_io_executor executor() { return io_.get_executor(); }
   Strand make_strand() { return asio::make_strand(executor()); }
+  // See store/rpc/inline_executor.h.
+  asio::any_io_executor inline_executor();
   Clock& clock() { return clock_; }
   void stop();
   bool stopped() const { return io_.stopped(); }
