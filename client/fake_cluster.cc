@@ -759,8 +759,9 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
       if (valid & kSetSize) {
         if (!holds(*inode, body.getGeneration())) return fail(Code::kLeaseLost, "not held");
         const std::uint64_t size = body.getAttr().getSize(), old = inode->attr.size;
-        if (size < old) {
-          inode->trim = {size, std::max({inode->trim.to, old, inode->bound * options.chunk_size})};
+        if (size < old || body.getShrinks()) {
+          inode->holes.add(chunks_of(old, options.chunk_size), chunks_of(size, options.chunk_size));
+          inode->trim = {size, std::max({inode->trim.to, old, size, inode->bound * options.chunk_size})};
           inode->holes.remove(chunks_of(size, options.chunk_size), kNoChunk);
         } else {
           CHECK(inode->trim.empty() || size <= inode->trim.from, "a file grew past a pending trim");

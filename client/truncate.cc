@@ -111,6 +111,7 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
     std::uint64_t generation = 0;
     SessionId session;
     RangeSet holes;
+    bool shrinks = false;
     {
       std::lock_guard lock(inode->mutex);
       if (!context.inodes.usable(*inode, Lease::kExclusive) || inode->recalling || !inode->have_layout)
@@ -118,6 +119,7 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
       if (shrink == Shrink::kNo && inode->size() >= size) co_return inode->attr;
       generation = inode->generation;
       session = inode->session;
+      shrinks = size < inode->size();
       cut.take(size);
     }
     // The server must know how far the file reaches before it says what is to be trimmed.
@@ -135,6 +137,7 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
           body.setValid(change.valid);
           encode(change.attr, body.initAttr());
           body.setGeneration(generation);
+          body.setShrinks(shrinks);
         };
     auto reply =
         co_await context.session.mutate<rpc::method::SetAttr>(std::move(fill), deadline, nullptr, session);

@@ -97,6 +97,7 @@ rpc::Task<MetaService::Reply> MetaService::setattr(const rpc::Request& request) 
   args.mtime = attr.getMtime();
   args.ctime = attr.getCtime();
   args.generation = LeaseGeneration(body.getGeneration());
+  args.shrinks = body.getShrinks();
   return mutate<rpc::method::SetAttr>(
       request, body.getMutation(),
       [args](ops::Env& env, OpGate&, schema::SetAttrReply::Builder out) -> Result<> {

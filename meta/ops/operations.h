@@ -42,8 +42,10 @@ struct SetAttrArgs {
   std::uint64_t size = 0;
   std::int64_t atime = 0, mtime = 0, ctime = 0;
   LeaseGeneration generation;  // if given with a size: must be held. kLeaseLost otherwise
+  bool shrinks = false;        // the size was larger for its holder, who may have stored bytes behind it
 };
-// A size of 0 gives the file a fresh data id. Shrinking to more sets `trim`; growing adds holes. kLeaseLost
+// A size of 0 gives the file a fresh data id. Shrinking to more, also in the eyes of the holder alone, sets
+// `trim`; growing adds holes. kLeaseLost
 // also: growth past a trim that the exclusive holder has not reported done.
 Result<InodeView> setattr(Env& env, const SetAttrArgs& args);
 // Shared with open: the file becomes empty.
@@ -199,6 +201,7 @@ Result<> removexattr(Env& env, InodeId inode, const std::string& name);
 struct StatFs {
   std::uint64_t total = 0, available = 0, files = 0;
 };
+// kStarting: just started, and not all chunkservers have told yet what room they have.
 Result<StatFs> statfs(Env& env);
 
 }  // namespace cairn::meta::ops

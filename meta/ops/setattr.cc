@@ -38,7 +38,8 @@ Result<> grow(InodeRecord& inode, InodeId id, std::uint64_t size) {
   return {};
 }
 
-Result<> set_size(Env& env, InodeView& inode, std::uint64_t size) {
+Result<> set_size(Env& env, InodeView& inode, const SetAttrArgs& args) {
+  const std::uint64_t size = args.size;
   InodeRecord& record = inode.record;
   if (record.is_directory())
     return fail(Code::kIsDirectory, "inode " + to_string(inode.id) + " is a directory");
@@ -46,7 +47,8 @@ Result<> set_size(Env& env, InodeView& inode, std::uint64_t size) {
     return fail(Code::kInvalidArgument, "inode " + to_string(inode.id) + " has no size to set");
   if (size == 0) return truncate_to_zero(env, inode);
   if (size < record.size) return shrink(env, record, size);
-  return grow(record, inode.id, size);
+  TRYV(grow(record, inode.id, size));
+  return args.shrinks ? shrink(env, record, size) : Result<>{};
 }
 
 }  // namespace
@@ -78,7 +80,7 @@ Result<InodeView> setattr(Env& env, const SetAttrArgs& args) {
   if (has(SetAttrArgs::kSize)) {
     if (args.generation.valid()) TRYV(check_exclusive(env.txn, env.session, args.inode, args.generation));
     const bool changes = args.size != r.size;
-    TRYV(set_size(env, inode, args.size));
+    TRYV(set_size(env, inode, args));
     if (changes || !has(SetAttrArgs::kMtime)) r.mtime = env.txn.wall_ns();
   }
   if (has(SetAttrArgs::kUid | SetAttrArgs::kGid) && !r.is_directory()) {

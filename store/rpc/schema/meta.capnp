@@ -81,6 +81,8 @@ struct SetAttrRequest {
   valid @2 :UInt32;            # bits: 1 mode, 2 uid, 4 gid, 8 size, 16 atime, 32 mtime, 64 atime now, 128 mtime now, 256 ctime
   attr @3 :Attr;
   generation @4 :UInt64;       # size: of the exclusive lease held
+  # size: the holder's file was longer. Bytes that no report covers may be stored behind it: they are to be trimmed.
+  shrinks @5 :Bool;
 }
 struct SetAttrReply { attr @0 :Attr; layout @1 :Layout; }
 
