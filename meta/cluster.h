@@ -29,6 +29,9 @@ struct SpaceInfo {
   std::uint64_t total_bytes = 0;  // as a user sees it: raw / replicas
   std::uint64_t available_bytes = 0;
   bool near_full = false;  // clients write through instead of back
+  // False for a moment after a start: a chunkserver has not told yet what it has, and is not known to be
+  // dead.
+  bool known = true;
 };
 
 class Cluster {

@@ -130,7 +130,7 @@ class ClusterCore {
 
   mutable std::mutex mutex_;
   std::shared_ptr<const RoutingTable> table_;  // guarded by mutex_; published
-  SpaceInfo space_;                            // guarded by mutex_
+  SpaceInfo space_{.known = false};            // guarded by mutex_
 };
 
 }  // namespace cairn::meta

@@ -553,7 +553,9 @@ TEST_F(ClusterServiceTest, MetaRestartKeepsGroupsAndWaitsForServers) {
   start_all();
   const std::uint32_t slot = slot_where(2, false);
   const auto before = routing();
+  EXPECT_TRUE(meta->cluster->space().known);
   restart_meta();
+  EXPECT_FALSE(meta->cluster->space().known);
   const auto after = routing(before.version);
   EXPECT_TRUE(after.full);
   EXPECT_GT(after.version, before.version);
@@ -568,7 +570,9 @@ TEST_F(ClusterServiceTest, MetaRestartKeepsGroupsAndWaitsForServers) {
   EXPECT_EQ(group.members.front(), std::make_pair(std::uint64_t{101}, true));
   EXPECT_EQ(group.members.back(), std::make_pair(std::uint64_t{100}, false));
   EXPECT_NE(state_of(2), "dead");  // not heard of for less than a lease
+  EXPECT_FALSE(meta->cluster->space().known);
   EXPECT_TRUE(wait_for([&] { return state_of(2) == "dead"; }, 11s));
+  EXPECT_TRUE(meta->cluster->space().known);
 }
 
 TEST_F(ClusterServiceTest, MetadataThatWentBackIsRefusedHoweverMuchIsWrittenSince) {

@@ -387,6 +387,7 @@ SpaceInfo space_of(const ClusterState& state, std::uint32_t near_full_percent) {
   SpaceInfo space;
   for (const auto& [id, target] : state.targets) {
     if (target.record.lost || target.record.retired) continue;
+    space.known = space.known && state.fitness(id) != Fitness::kUnknown;
     total += target.record.capacity_bytes;
     if (state.fitness(id) != Fitness::kFit || state.read_only(id)) continue;
     available += target.available_bytes;

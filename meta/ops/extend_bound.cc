@@ -12,7 +12,7 @@ Result<std::uint64_t> extend_bound(Env& env, const ExtendBoundArgs& args) {
     return fail(Code::kRange, "a file can't have so many chunks: " + std::to_string(args.bound));
   const SpaceInfo space = env.cluster.space();
   const std::uint64_t wanted = (args.bound - inode.bound) * inode.chunk_size();
-  if (space.total_bytes > 0 && wanted > space.available_bytes) {
+  if (space.known && space.total_bytes > 0 && wanted > space.available_bytes) {
     // A client asks ahead in large steps; near the end it gets what one chunk needs.
     if (inode.chunk_size() > space.available_bytes) {
       return fail(Code::kNoSpace, "the cluster has " + std::to_string(space.available_bytes) + " bytes left");
