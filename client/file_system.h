@@ -120,6 +120,8 @@ class InvalidationSink {
   virtual ~InvalidationSink() = default;
   virtual void invalidate_inode(InodeId inode, bool data) = 0;  // attributes; with data: pages too
   virtual void invalidate_entry(InodeId parent, std::string_view name) = 0;
+  // They are kept here only because the kernel was told of them: it may forget those that no process uses.
+  virtual void release_inodes(const std::vector<InodeId>&) {}
 };
 
 class FileSystem {

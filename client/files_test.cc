@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <latch>
+#include <set>
 #include <thread>
 
 #include "client/fake_cluster.h"
@@ -794,10 +795,45 @@ class Sink : public InvalidationSink {
     std::lock_guard lock(mutex);
     names.emplace_back(name);
   }
+  void release_inodes(const std::vector<InodeId>& unneeded) override {
+    std::lock_guard lock(mutex);
+    released.insert(unneeded.begin(), unneeded.end());
+  }
+  bool was_released(InodeId inode) {
+    std::lock_guard lock(mutex);
+    return released.contains(inode);
+  }
   std::mutex mutex;
   std::vector<InodeId> inodes;
   std::vector<std::string> names;
+  std::set<InodeId> released;
 };
+
+// A walk through a million files: the kernel keeps what it was told of while it has memory, and so the mount
+// did.
+TEST(Files, TheKernelIsAskedToForgetWhatIsTooMuch) {
+  FakeCluster cluster;
+  auto client = cluster.connect(1 << 20);  // room for some 170 inodes
+  Files files(*client);
+  Sink sink;
+  files.fs.set_invalidation_sink(&sink);
+  auto open = files.create("open");
+  ASSERT_TRUE(open);
+  std::vector<InodeId> made;
+  for (int n = 0; n < 300; ++n) {
+    auto dir = files.mkdir("d" + std::to_string(n));
+    ASSERT_TRUE(dir);
+    made.push_back(dir->attr.inode);
+  }
+  EXPECT_TRUE(eventually([&] { return sink.was_released(made[0]) && sink.was_released(made[1]); }));
+  // Whoever is forgotten makes room; the last ones may stay.
+  for (std::size_t n = 0; n < 200; ++n) files.fs.forget(made[n], 1);
+  EXPECT_TRUE(eventually([&] { return !files.fs.try_getattr(made[0]); }));
+  EXPECT_TRUE(files.fs.try_getattr(made.back()));
+  EXPECT_FALSE(sink.was_released(open->entry.attr.inode));
+  EXPECT_FALSE(sink.was_released(kRootInode));
+  files.fs.set_invalidation_sink(nullptr);
+}
 
 // Found by two mounts: a name answered as absent out of a complete directory stayed absent in the kernel.
 TEST(Files, TheKernelIsToldOfNamesAnsweredWithoutAsking) {

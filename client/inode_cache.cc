@@ -18,7 +18,9 @@ namespace cairn::client {
 namespace {
 
 constexpr auto kRecallMemory = std::chrono::minutes(5);  // longer than any request lives
-constexpr std::size_t kEvictStep = 256;
+constexpr std::size_t kEvictStep = 256;                  // looked at under one hold of the mutex
+constexpr std::size_t kEvictMax = 16'384;
+constexpr std::size_t kReleaseMax = 4096;
 
 }  // namespace
 
@@ -169,26 +171,36 @@ Held InodeCache::held(std::uint64_t attachment) {
 }
 
 void InodeCache::evict() {
-  std::lock_guard lock(mutex_);
-  for (std::size_t step = 0; inodes_.size() > limit_ && step < kEvictStep && !order_.empty(); ++step) {
-    const InodeId id = order_.front();
-    order_.pop_front();
-    auto it = inodes_.find(id);
-    if (it == inodes_.end()) continue;
-    InodeRef inode = it->second;
-    bool keep = inode.use_count() > 2;
-    {
-      std::lock_guard inode_lock(inode->mutex);
-      keep = keep || inode->lookups != 0 || inode->recalling || inode->requests != 0 || id == kRootInode ||
-             (inode->file && (inode->file->handles != 0 || inode->file->server_opens != 0 ||
-                              !inode->file->clean() || !inode->file->unsynced.empty()));
-    }
-    if (keep) {
+  std::vector<InodeId> unneeded;
+  for (std::size_t looked_at = 0; looked_at < kEvictMax; looked_at += kEvictStep) {
+    std::lock_guard lock(mutex_);
+    // The more there are too many, the further it looks: a walk brings them faster than a fixed number takes
+    // them.
+    if (inodes_.size() <= limit_ || looked_at > 4 * (inodes_.size() - limit_)) break;
+    for (std::size_t step = 0; inodes_.size() > limit_ && step < kEvictStep && !order_.empty(); ++step) {
+      const InodeId id = order_.front();
+      order_.pop_front();
+      auto it = inodes_.find(id);
+      if (it == inodes_.end()) continue;
+      InodeRef inode = it->second;
+      bool needed = inode.use_count() > 2;
+      bool known = false;
+      {
+        std::lock_guard inode_lock(inode->mutex);
+        needed = needed || inode->recalling || inode->requests != 0 || id == kRootInode ||
+                 (inode->file && (inode->file->handles != 0 || inode->file->server_opens != 0 ||
+                                  !inode->file->clean() || !inode->file->unsynced.empty()));
+        known = inode->lookups != 0;
+      }
+      if (!needed && !known) {
+        inodes_.erase(it);
+        continue;
+      }
       order_.push_back(id);
-    } else {
-      inodes_.erase(it);
+      if (!needed && unneeded.size() < kReleaseMax) unneeded.push_back(id);
     }
   }
+  if (release_ && !unneeded.empty()) release_(std::move(unneeded));
 }
 
 }  // namespace cairn::client

@@ -1,9 +1,9 @@
 // InodeCache: all inodes known here, and the rules by which replies of the server become cached state.
 //
 // A grant is taken only if nothing voided it on its way: a recall of the inode after the request was sent, a
-// reattachment (the server forgot what was not named), an ended session. Bounded: inodes that the kernel does
-// not know and nobody has open go, oldest first. Thread-safe. Lock order: the table's mutex before an
-// inode's.
+// reattachment (the server forgot what was not named), an ended session. Bounded: inodes that nobody has open
+// go, oldest first; those that the kernel knows as soon as it has forgotten them, which it is asked for.
+// Thread-safe. Lock order: the table's mutex before an inode's.
 #pragma once
 
 #include <list>
@@ -41,9 +41,13 @@ class InodeCache {
   Held held(std::uint64_t attachment);
   // Under inode.mutex: nothing is held any more. Cached names, attributes and layout go.
   static void drop(Inode& inode);
-  // Removes what may go, at most a few hundred. Leases are not returned: a grant that is on its way would
-  // cross with the return. The server recalls when it needs one, and is answered at once.
+  // Removes what may go, some of it: it is called again soon. Leases are not returned: a grant that is on its
+  // way would cross with the return. The server recalls when it needs one, and is answered at once.
   void evict();
+  // Takes the inodes that stay for no other reason than that the kernel knows them. Set before the first
+  // evict(), which calls it.
+  using Release = std::function<void(std::vector<InodeId>)>;
+  void set_release(Release release) { release_ = std::move(release); }
 
  private:
   bool is_void(const Stamp& stamp, const Grant& grant) const;  // under mutex_
@@ -51,6 +55,7 @@ class InodeCache {
   rpc::Runtime& runtime_;
   Session& session_;
   const std::size_t limit_;
+  Release release_;
   mutable std::mutex mutex_;
   std::unordered_map<InodeId, InodeRef> inodes_;  // guarded by mutex_, as all below
   std::uint64_t attachment_ = 0;                  // grants of earlier ones are void

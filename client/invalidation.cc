@@ -38,6 +38,15 @@ void Invalidations::push(Invalidation invalidation) {
   if (invalidation.done) invalidation.done->set();
 }
 
+void Invalidations::release(std::vector<InodeId> unneeded) {
+  std::lock_guard lock(mutex_);
+  if (sink_ == nullptr || stop_ || delivering_ || !queue_.empty()) return;
+  Invalidation release;
+  release.unneeded = std::move(unneeded);
+  queue_.push_back(std::move(release));
+  changed_.notify_all();
+}
+
 void Invalidations::run() {
   std::unique_lock lock(mutex_);
   for (;;) {
@@ -48,7 +57,9 @@ void Invalidations::run() {
     InvalidationSink* sink = sink_;
     delivering_ = true;
     lock.unlock();
-    if (sink != nullptr) {
+    if (sink != nullptr && !next.unneeded.empty()) {
+      sink->release_inodes(next.unneeded);
+    } else if (sink != nullptr) {
       for (const auto& name : next.names) sink->invalidate_entry(next.inode, name);
       if (next.attributes) sink->invalidate_inode(next.inode, next.data);
     }

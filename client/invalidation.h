@@ -20,6 +20,7 @@ struct Invalidation {
   bool data = false;
   std::vector<std::string> names;    // entries of this directory
   std::shared_ptr<rpc::Event> done;  // set when delivered; may be null
+  std::vector<InodeId> unneeded;     // instead of all that: nobody needs these but the kernel
 };
 
 class Invalidations {
@@ -29,6 +30,8 @@ class Invalidations {
   void set_sink(InvalidationSink* sink);
   bool has_sink() const;
   void push(Invalidation invalidation);
+  // Asks the kernel to forget them, unless there is anything else to do: then who asks comes again.
+  void release(std::vector<InodeId> unneeded);
 
  private:
   void run();

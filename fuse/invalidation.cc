@@ -2,6 +2,7 @@
 
 #include <linux/fuse.h>
 #include <pthread.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -14,6 +15,13 @@ namespace {
 
 // Linux 6.16; newer than the headers here.
 constexpr std::int32_t kNotifyIncEpoch = 8;
+// Linux 6.18.
+constexpr std::int32_t kNotifyPrune = 9;
+struct PruneOut {
+  std::uint32_t count;
+  std::uint32_t padding;
+  std::uint64_t spare;
+};
 
 class SessionNotifier final : public KernelNotifier {
  public:
@@ -31,6 +39,18 @@ class SessionNotifier final : public KernelNotifier {
     header.len = sizeof header;
     header.error = kNotifyIncEpoch;  // a notification: its code stands here, and `unique` is 0
     const ssize_t written = ::write(fuse_session_fd(session_), &header, sizeof header);
+    return written < 0 ? -errno : 0;
+  }
+  int prune(const std::vector<InodeId>& inodes) override {
+    std::vector<std::uint64_t> ids;
+    for (InodeId inode : inodes) ids.push_back(inode.value());
+    const std::size_t bytes = ids.size() * sizeof(std::uint64_t);
+    PruneOut prune{static_cast<std::uint32_t>(ids.size()), 0, 0};
+    fuse_out_header header{};
+    header.len = static_cast<std::uint32_t>(sizeof header + sizeof prune + bytes);
+    header.error = kNotifyPrune;
+    const iovec parts[] = {{&header, sizeof header}, {&prune, sizeof prune}, {ids.data(), bytes}};
+    const ssize_t written = ::writev(fuse_session_fd(session_), parts, 3);
     return written < 0 ? -errno : 0;
   }
 
@@ -85,6 +105,13 @@ void Invalidation::invalidate_inode(InodeId inode, bool data) {
 void Invalidation::invalidate_entry(InodeId parent, std::string_view name) {
   run({.notify = [this, parent, name = std::string(name)] { return kernel_.drop_entry(parent, name); },
        .entry = true});
+}
+
+void Invalidation::release_inodes(const std::vector<InodeId>& inodes) {
+  if (!prunes_) return;
+  const int error = kernel_.prune(inodes);
+  prunes_ = error != -EINVAL;
+  if (!prunes_) log_info("kernel_keeps_inodes", "needs=6.18");
 }
 
 std::uint64_t Invalidation::given_up() const {

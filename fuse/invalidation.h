@@ -38,6 +38,10 @@ class KernelNotifier {
   virtual int drop_inode(InodeId inode, bool data) = 0;
   virtual int drop_entry(InodeId parent, const std::string& name) = 0;
   virtual int distrust_all_entries() = 0;
+  // Drops what is cached of inodes that no process uses; FORGET follows. (FUSE_NOTIFY_PRUNE, Linux 6.18;
+  // takes no lock that a request may wait for.) -EINVAL on older kernels, which forget only when they are
+  // short of memory.
+  virtual int prune(const std::vector<InodeId>& inodes) = 0;
 };
 
 // Over a mounted session, which outlives it.
@@ -56,6 +60,7 @@ class Invalidation final : public InvalidationSink {
 
   void invalidate_inode(InodeId inode, bool data) override;
   void invalidate_entry(InodeId parent, std::string_view name) override;
+  void release_inodes(const std::vector<InodeId>& inodes) override;
   // Calls that returned before the kernel had answered.
   std::uint64_t given_up() const;
 
@@ -74,6 +79,7 @@ class Invalidation final : public InvalidationSink {
   std::condition_variable wake_, changed_;
   std::deque<std::shared_ptr<Job>> queue_;
   std::uint64_t given_up_ = 0;
+  bool prunes_ = true;  // only on the client's thread
   bool stopping_ = false;
   std::vector<std::thread> workers_;
 };

@@ -30,12 +30,17 @@ class FakeKernel final : public KernelNotifier {
     ++distrusted_;
     return 0;
   }
+  int prune(const std::vector<InodeId>& inodes) override {
+    note("prune " + std::to_string(inodes.size()));
+    return prune_answer_;
+  }
   void let_go() { free_.set_value(); }
   std::vector<std::string> told() {
     std::lock_guard lock(mutex_);
     return told_;
   }
   std::atomic<int> stuck_{0}, distrusted_{0};
+  int prune_answer_ = 0;
 
  private:
   void note(std::string what) {
@@ -62,6 +67,17 @@ TEST(Invalidation, ReturnsWhenTheKernelHasDroppedIt) {
 
 // The kernel waits for a lock that a local operation holds, which waits for us: the caller goes on, all names
 // are distrusted instead, and others are still told.
+TEST(Invalidation, AKernelThatCannotPruneIsAskedOnce) {
+  FakeKernel kernel;
+  Invalidation invalidation(kernel, {});
+  invalidation.release_inodes({InodeId(5), InodeId(6)});
+  EXPECT_EQ(kernel.told(), std::vector<std::string>{"prune 2"});
+  kernel.prune_answer_ = -EINVAL;
+  invalidation.release_inodes({InodeId(7)});
+  invalidation.release_inodes({InodeId(8)});
+  EXPECT_EQ(kernel.told().size(), 2u);
+}
+
 TEST(Invalidation, StuckNotificationHoldsNobodyUp) {
   log_set_level(LogLevel::kError);
   FakeKernel kernel;
