@@ -76,7 +76,7 @@ class Cluster:
         return self
 
     def __exit__(self, kind, error, trace):
-        if kind is not None:
+        if kind not in (None, SystemExit):
             self.show_logs()
         self.close()
 
