@@ -5,7 +5,7 @@ reading and removing.
     sudo tests/bench/memory.py [--files 100000] [--size BYTES] [--walks 2] [--minutes 10] [--limit-mib 300] [--json FILE]
 
 Prints RssAnon + RssFile (VmRSS) of each process in MiB: while filling and walking (every name listed, every inode looked
-at) whenever another tenth of the files was seen, then once a minute of churn. Ends with exit code 1 if a server was above
+at) whenever another tenth of the files was seen, then once a minute of churn. Ends with exit code 1 if one was above
 the limit, or if the last third of the churn needed a twentieth more than the third before it: caches fill at first, what
 still grows then does so without end. Needs the release build.
 """
@@ -136,11 +136,13 @@ def main():
                     raise SystemExit("the churn made no progress")
     if args.json:
         args.json.write_text(json.dumps(samples, indent=1))
-    bad = [f"{part}: {row[part]:.0f} MiB at {row['when']}" for row in samples for part in servers if row[part] > args.limit_mib]
+    parts = [*servers, "mount"]
+    bad = [f"{part}: {row[part]:.0f} MiB at {row['when']}" for row in samples for part in parts
+           if row[part] > args.limit_mib]
     rows = [row for row in samples if row["when"].endswith("churn")]
     if len(rows) >= 6:
         third = len(rows) // 3
-        for part in servers:
+        for part in parts:
             middle = sum(row[part] for row in rows[-2 * third:-third]) / third
             last = sum(row[part] for row in rows[-third:]) / third
             print(f"{part}: second third {middle:.1f} MiB, last third {last:.1f} MiB")

@@ -10,8 +10,8 @@ class Git(OnMount):
         """A repository of the project's sources: commit, branch, merge, clone in all three ways, gc, fsck, status."""
         home = self.cluster.folder / "home"
         home.mkdir()
-        env = dict(os.environ, HOME=str(home), GIT_CONFIG_NOSYSTEM="1", GIT_AUTHOR_NAME="a", GIT_AUTHOR_EMAIL="a@example.org",
-                   GIT_COMMITTER_NAME="a", GIT_COMMITTER_EMAIL="a@example.org")
+        env = dict(os.environ, HOME=str(home), GIT_CONFIG_NOSYSTEM="1", GIT_AUTHOR_NAME="a",
+                   GIT_AUTHOR_EMAIL="a@example.org", GIT_COMMITTER_NAME="a", GIT_COMMITTER_EMAIL="a@example.org")
 
         def git(where, *words):
             return run("git", "-C", where, "-c", "core.fsync=all", *words, env=env)

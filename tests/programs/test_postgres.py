@@ -64,8 +64,9 @@ class Postgres(OnMount):
         """Every commit that returned is there, the accounts balance, indexes and pages are sound."""
         there = {int(n) for n in self.query("select n from acknowledged").split()}
         self.assertEqual([n for n in acknowledged if n not in there], [])
-        sums = self.query("select (select sum(abalance) from pgbench_accounts), (select sum(tbalance) from pgbench_tellers), "
-                          "(select sum(bbalance) from pgbench_branches), (select sum(delta) from pgbench_history)")
+        sums = self.query("select (select sum(abalance) from pgbench_accounts), "
+                          "(select sum(tbalance) from pgbench_tellers), (select sum(bbalance) from pgbench_branches), "
+                          "(select sum(delta) from pgbench_history)")
         self.assertEqual(len(set(sums.split("|"))), 1, sums)
         self.program("pg_amcheck", "--all", "--install-missing", "--heapallindexed", "--parent-check")
 

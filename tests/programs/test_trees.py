@@ -102,7 +102,8 @@ class Trees(OnMount):
         """A root of the programs that dpkg needs, and packages made from what is installed here (nothing is fetched):
         installed, verified, reinstalled, removed by the dpkg inside."""
         root = self.dir / "root"
-        installed = ["base-passwd", "base-files", "libc6", "dash", "bash", "coreutils", "dpkg", "tar", "sed", "grep", "perl-base"]
+        installed = ["base-passwd", "base-files", "libc6", "dash", "bash", "coreutils", "dpkg", "tar", "sed", "grep",
+                     "perl-base"]
         for folder in ("dev", "proc", "tmp", "var/lib/dpkg/info", "var/lib/dpkg/updates"):
             (root / folder).mkdir(parents=True)
         for link in ("bin", "sbin", "lib", "lib64"):
@@ -126,7 +127,8 @@ class Trees(OnMount):
 
         def dpkg(*words):
             return run("chroot", root, "dpkg", "--force-depends", *words,
-                       env=dict(os.environ, DEBIAN_FRONTEND="noninteractive", PATH="/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL="C"))
+                       env=dict(os.environ, DEBIAN_FRONTEND="noninteractive", LC_ALL="C",
+                                PATH="/usr/sbin:/usr/bin:/sbin:/bin"))
 
         dpkg("--install", *[f"/debs/{package}" for package in packages])
         self.assertEqual(dpkg("--verify"), "")
