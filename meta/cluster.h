@@ -45,6 +45,9 @@ class Cluster {
   // Callers queue only data ids that no record refers to and that no living session may still write.
   virtual void queue_purge(Txn& txn, DataId data, PoolId pool, std::uint32_t chunks) = 0;
 
+  // Ends when every chunkserver that is up has done all purge orders queued by now. True: there were some.
+  virtual rpc::Task<Result<bool>> purged(Deadline deadline) = 0;
+
   // [executor] Journals that `session` ended; returns the fence's sequence. Chunkservers are poked on commit.
   virtual std::uint64_t queue_fence(Txn& txn, SessionId session) = 0;
   // Ends when every chunkserver refuses all sessions fenced up to `sequence`, or its own lease has run out.
@@ -72,6 +75,8 @@ struct NamespaceCounts {
   std::uint64_t objects = 0;
   std::uint64_t sessions = 0;
   bool store_full = false;  // the file system on which the metadata lies
+  std::uint64_t trash_files = 0;
+  std::uint64_t trash_bytes = 0;
 };
 
 }  // namespace cairn::meta

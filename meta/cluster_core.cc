@@ -411,4 +411,28 @@ rpc::Task<Result<>> ClusterCore::fence_confirmed(std::uint64_t sequence, Deadlin
   co_return co_await event->wait(deadline);
 }
 
+bool ClusterCore::purged_to(std::uint64_t sequence) const {
+  return std::ranges::all_of(state_.servers, [&](const auto& entry) {
+    const ClusterServer& server = entry.second;
+    return !server.record.registered || !server.up() || server.purges >= sequence;
+  });
+}
+
+rpc::Task<Result<bool>> ClusterCore::purged(Deadline deadline) {
+  auto event = std::make_shared<rpc::Event>(parts_.runtime);
+  std::function<Result<bool>(Txn&)> operation = [this, event](Txn&) -> Result<bool> {
+    const std::uint64_t last = purges_.last();
+    if (purged_to(last)) return false;
+    waiters_.push_back({[this, last] { return purged_to(last); }, event});
+    wake_.set();  // orders are shown by the next step
+    return true;
+  };
+  auto waits = co_await parts_.executor.run<bool>(std::move(operation));
+  if (!waits) co_return fail(waits.error());
+  if (!*waits) co_return false;
+  auto done = co_await event->wait(deadline);
+  if (!done) co_return fail(done.error());
+  co_return true;
+}
+
 }  // namespace cairn::meta

@@ -80,6 +80,7 @@ class ClusterCore {
   void queue_purge(Txn& txn, const PurgeRecord& order);
   std::uint64_t queue_fence(Txn& txn, SessionId session);
   rpc::Task<Result<>> fence_confirmed(std::uint64_t sequence, Deadline deadline);
+  rpc::Task<Result<bool>> purged(Deadline deadline);
   void set_sessions_ended_below(Txn& txn, SessionId lowest_living);
 
  private:
@@ -107,6 +108,7 @@ class ClusterCore {
   std::shared_ptr<rpc::Event> after_step(bool needed);
   void check_waiters();                          // executor
   bool confirmed(std::uint64_t sequence) const;  // executor
+  bool purged_to(std::uint64_t sequence) const;  // executor
   void server_gone(ServerId server);             // executor
   std::uint64_t shown_version() const { return shown_ ? shown_->version : 0; }
 

@@ -22,6 +22,7 @@ class ClusterImpl final : public ClusterSide {
   void queue_purge(Txn& txn, DataId data, PoolId pool, std::uint32_t chunks) override {
     core_.queue_purge(txn, PurgeRecord{data, pool, chunks});
   }
+  rpc::Task<Result<bool>> purged(Deadline deadline) override { return core_.purged(deadline); }
   std::uint64_t queue_fence(Txn& txn, SessionId session) override { return core_.queue_fence(txn, session); }
   rpc::Task<Result<>> fence_confirmed(std::uint64_t sequence, Deadline deadline) override {
     return core_.fence_confirmed(sequence, deadline);

@@ -288,6 +288,7 @@ std::string status_json(const StatusInput& input) {
                 {"copies_waiting", work.copies_waiting}}},
               {"files", input.counts.files},
               {"objects", input.counts.objects},
+              {"trash", {{"files", input.counts.trash_files}, {"bytes", input.counts.trash_bytes}}},
               {"sessions", input.counts.sessions},
               {"pools", pools},
               {"corrupt", {{"found", found}, {"repaired", repaired}}},

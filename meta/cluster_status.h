@@ -2,12 +2,12 @@
 // functions of a copy of the state, so that they run beside the executor.
 //
 // status: {cluster_id, health, groups {total, whole, degraded, at_risk, lost}, servers [...], repair {...},
-// files, objects, sessions, pools, corrupt {found, repaired}, unknown_chunks, waiting_servers, notes [text]}.
-// health: ok; draining (all copies are there, but some on a server that is to be taken away); degraded (fewer
-// copies than asked, at or above the minimum); at_risk (a group below its minimum, reconciling, or without a
-// server that could take its writes); data_lost (every in-sync member of a group is gone for good). servers:
-// {servers: [status's entry + labels, targets [...], counters]}. groups: {groups: [{id, epoch, state,
-// members, ...}]}.
+// files, objects, trash {files, bytes}, sessions, pools, corrupt {found, repaired}, unknown_chunks,
+// waiting_servers, notes [text]}. health: ok; draining (all copies are there, but some on a server that is to
+// be taken away); degraded (fewer copies than asked, at or above the minimum); at_risk (a group below its
+// minimum, reconciling, or without a server that could take its writes); data_lost (every in-sync member of a
+// group is gone for good). servers: {servers: [status's entry + labels, targets [...], counters]}. groups:
+// {groups: [{id, epoch, state, members, ...}]}.
 #pragma once
 
 #include <cstdint>

@@ -1,10 +1,11 @@
 #include "meta/inode_store.h"
 
 #include <algorithm>
-#include <vector>
+#include <map>
 
 #include "meta/keys.h"
 #include "meta/lease_rows.h"
+#include "meta/quota.h"
 #include "store/base/log.h"
 
 namespace cairn::meta {
@@ -72,17 +73,79 @@ void store_directory(Txn& txn, InodeId id, const DirectoryRecord& record) {
   txn.put(keys::directory(id), record.encode());
 }
 
-Result<> add_usage(Txn& txn, InodeId directory, std::int64_t bytes, std::int64_t inodes) {
-  if (bytes == 0 && inodes == 0) return {};
+void store_settings(Txn& txn, InodeId id, const DirectoryRecord& record) {
+  store_directory(txn, id, record);
+  if (record.has_settings()) {
+    txn.put(keys::directory_setting(id), CountRecord{1}.encode());
+  } else {
+    txn.erase(keys::directory_setting(id));
+  }
+}
+
+namespace {
+
+// Adds to the totals of one directory.
+Result<> grow_totals(InodeId id, DirectoryRecord& record, std::int64_t bytes, std::int64_t inodes,
+                     Limits limits) {
+  record.bytes += bytes;
+  record.inodes += inodes;
+  if (limits == Limits::kIgnored) return {};
+  const auto over = [](std::int64_t more, std::int64_t total, std::uint64_t most) {
+    return more > 0 && most != 0 && total > 0 && static_cast<std::uint64_t>(total) > most;
+  };
+  if (over(bytes, record.bytes, record.bytes_max)) {
+    return fail(Code::kQuotaExceeded, "directory " + to_string(id) + " may have " +
+                                          std::to_string(record.bytes_max) + " bytes below it");
+  }
+  if (over(inodes, record.inodes, record.inodes_max)) {
+    return fail(Code::kQuotaExceeded, "directory " + to_string(id) + " may have " +
+                                          std::to_string(record.inodes_max) +
+                                          " files and directories below it");
+  }
+  return {};
+}
+
+// Calls visit(id, record) for `directory` and all above it; it returns a Result<>.
+template <class Visit>
+Result<> for_each_above(Txn& txn, InodeId directory, Visit visit) {
   InodeId at = directory;
   for (int depth = 0; at.valid(); ++depth) {
     if (depth == kDepthMax)
       return fail(Code::kCorrupt, "directories above " + name_of(directory) + " form a cycle");
     TRY(auto record, load_directory(txn, at));
-    record.bytes += bytes;
-    record.inodes += inodes;
-    store_directory(txn, at, record);
-    at = record.parent;
+    const InodeId above = record.parent;
+    TRYV(visit(at, record));
+    at = above;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<> add_usage(Txn& txn, InodeId directory, std::int64_t bytes, std::int64_t inodes, Limits limits) {
+  if (bytes == 0 && inodes == 0) return {};
+  return for_each_above(txn, directory, [&](InodeId id, DirectoryRecord& record) -> Result<> {
+    TRYV(grow_totals(id, record, bytes, inodes, limits));
+    store_directory(txn, id, record);
+    return {};
+  });
+}
+
+Result<> UsageChange::apply(Txn& txn, Limits limits) const {
+  std::map<InodeId, Part> sums;
+  for (const Part& part : parts_) {
+    TRYV(for_each_above(txn, part.directory, [&](InodeId id, DirectoryRecord&) -> Result<> {
+      Part& sum = sums[id];
+      sum.bytes += part.bytes;
+      sum.inodes += part.inodes;
+      return {};
+    }));
+  }
+  for (const auto& [id, sum] : sums) {
+    if (sum.bytes == 0 && sum.inodes == 0) continue;
+    TRY(auto record, load_directory(txn, id));
+    TRYV(grow_totals(id, record, sum.bytes, sum.inodes, limits));
+    store_directory(txn, id, record);
   }
   return {};
 }
@@ -137,6 +200,15 @@ Result<> add_counters(Txn& txn, std::int64_t inodes, std::int64_t directories, s
   return {};
 }
 
+Result<> add_trash_counters(Txn& txn, std::int64_t files, std::int64_t bytes) {
+  if (files == 0 && bytes == 0) return {};
+  TRY(auto counters, load_counters(txn));
+  counters.trash_files += static_cast<std::uint64_t>(files);
+  counters.trash_bytes += static_cast<std::uint64_t>(bytes);
+  txn.put(keys::system("counters"), counters.encode());
+  return {};
+}
+
 namespace {
 
 Result<std::optional<std::uint64_t>> names_in(Txn& txn, InodeId id, InodeId parent) {
@@ -152,13 +224,21 @@ void set_names_in(Txn& txn, InodeId id, InodeId parent, std::uint64_t count) {
     txn.put(keys::link_parent(id, parent), CountRecord{count}.encode());
   }
 }
-Result<> rehome(Txn& txn, InodeRecord& inode, InodeId to) {
+Result<> rehome(Txn& txn, InodeId id, InodeRecord& inode, InodeId to, UsageChange& usage) {
   if (inode.parent == to) return {};
-  const auto bytes = static_cast<std::int64_t>(inode.bytes);
-  TRYV(add_usage(txn, inode.parent, -bytes, -1));
-  TRYV(add_usage(txn, to, bytes, 1));
+  TRY(const std::int64_t bytes, charged_bytes(txn, id, inode));
+  usage.add(inode.parent, -bytes, -1);
+  usage.add(to, bytes, 1);
   inode.parent = to;
   return {};
+}
+// True if the name was the last one in the directory that accounts for the inode.
+Result<bool> remove_one_name(Txn& txn, InodeId id, const InodeRecord& inode, InodeId parent) {
+  TRY(auto count, names_in(txn, id, parent));
+  if (!count || *count == 0)
+    return fail(Code::kCorrupt, name_of(id) + " has no record of its name in a directory");
+  set_names_in(txn, id, parent, *count - 1);
+  return *count == 1 && inode.parent == parent;
 }
 
 }  // namespace
@@ -174,11 +254,8 @@ Result<> name_added(Txn& txn, InodeId id, InodeRecord& inode, InodeId parent) {
 }
 
 Result<> name_removed(Txn& txn, InodeId id, InodeRecord& inode, InodeId parent) {
-  TRY(auto count, names_in(txn, id, parent));
-  if (!count || *count == 0)
-    return fail(Code::kCorrupt, name_of(id) + " has no record of its name in a directory");
-  set_names_in(txn, id, parent, *count - 1);
-  if (*count > 1 || inode.parent != parent) return {};
+  TRY(const bool homeless, remove_one_name(txn, id, inode, parent));
+  if (!homeless) return {};
   InodeId other;
   TRYV(txn.scan(keys::link_parents(id), {}, [&](std::string_view key, std::string_view) {
     other = InodeId(keys::part(key, 1));
@@ -186,15 +263,20 @@ Result<> name_removed(Txn& txn, InodeId id, InodeRecord& inode, InodeId parent) 
   }));
   if (!other.valid())
     return fail(Code::kCorrupt, name_of(id) + " has links but no record of their directories");
-  return rehome(txn, inode, other);
+  UsageChange usage;
+  TRYV(rehome(txn, id, inode, other, usage));
+  return usage.apply(txn, Limits::kIgnored);
 }
 
-Result<> name_moved(Txn& txn, InodeId id, InodeRecord& inode, InodeId from, InodeId to) {
+Result<> name_moved(Txn& txn, InodeId id, InodeRecord& inode, InodeId from, InodeId to, UsageChange& usage) {
   if (from == to) return {};
-  if (!(inode.flags & InodeRecord::kHadLinks)) return rehome(txn, inode, to);
+  if (!(inode.flags & InodeRecord::kHadLinks)) return rehome(txn, id, inode, to, usage);
   TRY(auto there, names_in(txn, id, to));
   set_names_in(txn, id, to, there.value_or(0) + 1);
-  return name_removed(txn, id, inode, from);
+  TRY(const bool homeless, remove_one_name(txn, id, inode, from));
+  if (!homeless) return {};
+  // Not to any other directory with a name: that one's limit has nothing to do with the rename.
+  return rehome(txn, id, inode, to, usage);
 }
 
 LayerRecord fresh_layer(Txn& txn, const PoolInfo& pool) {
@@ -222,6 +304,7 @@ void purge_data(Txn& txn, Cluster& cluster, const InodeRecord& inode) {
 Result<> set_bytes(Txn& txn, InodeRecord& inode, std::uint64_t bytes) {
   const auto delta = static_cast<std::int64_t>(bytes - inode.bytes);
   inode.bytes = bytes;
+  if (inode.flags & InodeRecord::kTrashed) TRYV(add_trash_counters(txn, 0, delta));
   return add_usage(txn, inode.parent, delta, 0);
 }
 
@@ -229,7 +312,11 @@ Result<> delete_inode(Txn& txn, Cluster& cluster, InodeId id, const InodeRecord&
   purge_data(txn, cluster, inode);
   std::vector<std::string> rows{keys::inode(id), keys::orphan(id)};
   if (inode.is_symlink()) rows.push_back(keys::symlink(id));
-  if (inode.is_directory()) rows.push_back(keys::directory(id));
+  if (inode.is_directory()) {
+    rows.push_back(keys::directory(id));
+    rows.push_back(keys::directory_setting(id));
+  }
+  if (inode.flags & InodeRecord::kHasReserved) rows.push_back(keys::reserved(id));
   const auto collect = [&](std::string_view key, std::string_view) {
     rows.emplace_back(key);
     return true;

@@ -21,6 +21,11 @@ enum class KeyPrefix : unsigned char {
   kLinkParent =
       0x18,  // inode BE64, parent BE64 -> names in that directory (only of inodes that had several names)
 
+  kDirectorySetting = 0x1a,  // inode BE64 -> a directory with limits or a retention of its own
+  kReserved = 0x1b,   // inode BE64 -> bytes that its exclusive holder may still store (below byte quotas)
+  kTrash = 0x1c,      // time BE64 (it expires), inode BE64 -> TrashRecord
+  kTrashName = 0x1d,  // parent BE64, name, 0, time BE64 (deleted), inode BE64 -> time it expires
+
   kObject = 0x20,         // namespace, 0, id, 0, version BE64 (escaped) -> ObjectRecord
   kPendingData = 0x21,    // data BE64 -> session, object key: unsealed
   kDeletedObject = 0x22,  // time BE64, object key -> its record says deleted; forgotten later
@@ -33,13 +38,13 @@ enum class KeyPrefix : unsigned char {
   kOpenBy = 0x34,       // inode BE64 -> count of opens in all sessions
   kExclusiveBy = 0x35,  // session BE64, inode BE64 -> kExclusive, by session
 
-  kServer = 0x40,  // server BE64 -> ServerRecord
-  kTarget = 0x41,  // target BE64 -> TargetRecord
-  kPool = 0x42,    // pool BE16 -> PoolRecord
-  kGroup = 0x43,   // pool BE16, slot BE32 -> GroupRecord
+  kServer = 0x40,        // server BE64 -> ServerRecord
+  kTarget = 0x41,        // target BE64 -> TargetRecord
+  kPool = 0x42,          // pool BE16 -> PoolRecord
+  kGroup = 0x43,         // pool BE16, slot BE32 -> GroupRecord
   kJournalBound = 0x44,  // server BE64 -> (era, term, index): see meta/journal_guard.h
-  kPurge = 0x50,   // sequence BE64 -> PurgeRecord
-  kFence = 0x51,   // sequence BE64 -> session
+  kPurge = 0x50,         // sequence BE64 -> PurgeRecord
+  kFence = 0x51,         // sequence BE64 -> session
 };
 
 }  // namespace cairn::meta

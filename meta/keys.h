@@ -66,6 +66,27 @@ inline std::string orphan(InodeId id) {
 inline std::string directory(InodeId id) {
   return one(KeyPrefix::kDirectory, id.value());
 }
+inline std::string directory_setting(InodeId id) {
+  return one(KeyPrefix::kDirectorySetting, id.value());
+}
+inline std::string reserved(InodeId id) {
+  return one(KeyPrefix::kReserved, id.value());
+}
+inline std::string trash(std::int64_t expires, InodeId id) {
+  return two(KeyPrefix::kTrash, static_cast<std::uint64_t>(expires), id.value());
+}
+inline std::string trash_names(InodeId parent) {
+  return one(KeyPrefix::kTrashName, parent.value());
+}
+inline std::string trash_names(InodeId parent, std::string_view name) {
+  return trash_names(parent).append(name).append(1, '\0');
+}
+inline std::string trash_name(InodeId parent, std::string_view name, std::int64_t deleted, InodeId id) {
+  std::string key = trash_names(parent, name);
+  append64(key, static_cast<std::uint64_t>(deleted));
+  append64(key, id.value());
+  return key;
+}
 inline std::string link_parents(InodeId id) {
   return one(KeyPrefix::kLinkParent, id.value());
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "meta/quota.h"
 #include "store/base/log.h"
 
 namespace cairn::meta {
@@ -327,7 +328,7 @@ rpc::Task<Result<>> LeaseArbiter::give_back(SessionId session, std::vector<Lease
     for (const LeaseItem& item : items) {
       const LeaseHolder* holder = self->table_.find(item.inode, session);
       if (!holder || holder->kind <= item.keep || holder->generation > item.generation) continue;
-      if (holder->kind == LeaseKind::kExclusive) TRYV(drop_exclusive(txn, item.inode));
+      if (holder->kind == LeaseKind::kExclusive) TRYV(release_exclusive(txn, item.inode));
       lowered.push_back(&item);
     }
     for (const LeaseItem* item : lowered) {

@@ -38,6 +38,7 @@ namespace cairn::meta {
 struct LeaseConfig {
   std::size_t per_session_max = 200'000;         // more: answered without a grant
   std::chrono::milliseconds recall_max{60'000};  // a live client that has not given back by then is fenced
+  std::chrono::nanoseconds retention{0};         // see ops::Env
 };
 
 class OpGate;
@@ -222,7 +223,7 @@ rpc::Task<Result<T>> LeaseArbiter::perform(SessionId session, Operation<T> opera
                                            operation](Txn& txn) -> Result<T> {
       attempt->waits.clear();
       OpGate gate(*self, *attempt, txn, session);
-      ops::Env env{txn, self->cluster_, gate, session};
+      ops::Env env{txn, self->cluster_, gate, session, self->config_.retention.count()};
       auto result = operation(env, gate);
       if (result && txn.bytes_written() > kEntryBytesMax) {
         result = fail(Code::kInvalidArgument,

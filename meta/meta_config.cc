@@ -18,6 +18,8 @@ Result<MetaConfig> read_meta_config(const std::string& path) {
   reader.number("leases_per_session", config.leases_per_session, 16, 10'000'000);
   reader.duration_ms("deleted_object_keep_ms", config.deleted_object_keep, milliseconds(0),
                      milliseconds(std::int64_t{30} * 24 * 3600 * 1000));
+  reader.duration_ms("trash_retention_ms", config.trash_retention, milliseconds(0),
+                     milliseconds(std::int64_t{3650} * 24 * 3600 * 1000));
   reader.number("block_cache_bytes", config.block_cache_bytes, std::uint64_t{1} << 20,
                 std::uint64_t{1} << 40);
   reader.number("write_buffer_bytes", config.write_buffer_bytes, std::uint64_t{1} << 20,
@@ -50,6 +52,8 @@ std::string print_meta_config(const MetaConfig& config) {
   out.number("leases_per_session", config.leases_per_session, "more are answered, but may not be cached");
   out.number("deleted_object_keep_ms", ms(config.deleted_object_keep),
              "that an object was deleted is known for so long");
+  out.number("trash_retention_ms", ms(config.trash_retention),
+             "deleted files can be restored for so long, where no directory says otherwise; 0: not at all");
   out.number("block_cache_bytes", config.block_cache_bytes, "RocksDB's cache of what it reads");
   out.number("write_buffer_bytes", config.write_buffer_bytes, "RocksDB's buffer of new rows (there are two)");
   out.number("ballast_bytes", config.ballast_bytes,

@@ -24,6 +24,7 @@ struct MetaConfig {
   std::uint32_t leases_per_session = 200'000;
   std::chrono::milliseconds deleted_object_keep{
       3'600'000};  // that an object was deleted is known for so long
+  std::chrono::milliseconds trash_retention{24 * 3'600'000};  // 0: deleted files are not kept
   std::uint64_t block_cache_bytes = 64 << 20;
   std::uint64_t write_buffer_bytes = 16 << 20;
   std::uint64_t ballast_bytes = 64 << 20;  // set aside for the case that the file system fills

@@ -20,13 +20,16 @@ set(namespace_sources
   ops/make.cc
   ops/objects.cc
   ops/open.cc
+  ops/quota.cc
   ops/readdir.cc
   ops/remove.cc
   ops/rename.cc
   ops/report.cc
   ops/setattr.cc
   ops/statfs.cc
+  ops/trash.cc
   ops/xattr.cc
+  quota.cc
   ranges.cc
   records.cc
   replies.cc
@@ -35,10 +38,13 @@ set(namespace_sources
   service_locks.cc
   service_namespace.cc
   service_objects.cc
+  service_settings.cc
   session_keeper.cc
   sessions.cc
   single_writer.cc
   store_format.cc
+  trash.cc
+  trash_keeper.cc
   txn_overlay.cc
   wire_convert.cc)
 set(namespace_tests

@@ -8,6 +8,8 @@ namespace {
 
 // Every record's first byte. A later version of a record is decoded beside its predecessor.
 constexpr std::uint8_t kRecordVersion = 1;
+constexpr std::uint8_t kDirectoryWithSettings = 2;
+constexpr std::uint8_t kCountersWithTrash = 2;
 
 std::unexpected<Error> corrupt(std::string_view what) {
   return fail(Code::kCorrupt, std::string(what) + " record does not decode");
@@ -113,21 +115,32 @@ Result<InodeRecord> InodeRecord::decode(std::string_view bytes) {
 std::string DirectoryRecord::encode() const {
   std::string out;
   ByteWriter w(out);
-  w.u8(kRecordVersion);
+  w.u8(has_settings() ? kDirectoryWithSettings : kRecordVersion);
   w.u64(parent.value());
   w.u64(unsigned_of(bytes));
   w.u64(unsigned_of(inodes));
   w.u64(next_cookie);
+  if (has_settings()) {
+    w.u64(bytes_max);
+    w.u64(inodes_max);
+    w.u64(unsigned_of(retention_ns));
+  }
   return out;
 }
 Result<DirectoryRecord> DirectoryRecord::decode(std::string_view bytes) {
   ByteReader r(bytes);
-  if (!good_version(r)) return corrupt("directory");
+  const std::uint8_t version = r.u8();
+  if (version != kRecordVersion && version != kDirectoryWithSettings) return corrupt("directory");
   DirectoryRecord d;
   d.parent = InodeId(r.u64());
   d.bytes = signed_of(r.u64());
   d.inodes = signed_of(r.u64());
   d.next_cookie = r.u64();
+  if (version == kDirectoryWithSettings) {
+    d.bytes_max = r.u64();
+    d.inodes_max = r.u64();
+    d.retention_ns = signed_of(r.u64());
+  }
   if (!r.done()) return corrupt("directory");
   return d;
 }
@@ -288,22 +301,62 @@ Result<PendingRecord> PendingRecord::decode(std::string_view bytes) {
   return p;
 }
 
-std::string Counters::encode() const {
+std::string TrashRecord::encode() const {
   std::string out;
   ByteWriter w(out);
   w.u8(kRecordVersion);
+  w.u64(parent.value());
+  w.u64(unsigned_of(deleted));
+  w.u32(mode);
+  w.u32(uid);
+  w.u32(gid);
+  w.u32(by);
+  w.text(client);
+  w.text(name);
+  return out;
+}
+Result<TrashRecord> TrashRecord::decode(std::string_view bytes) {
+  ByteReader r(bytes);
+  if (!good_version(r)) return corrupt("trash");
+  TrashRecord t;
+  t.parent = InodeId(r.u64());
+  t.deleted = signed_of(r.u64());
+  t.mode = r.u32();
+  t.uid = r.u32();
+  t.gid = r.u32();
+  t.by = r.u32();
+  t.client = r.text();
+  t.name = r.text();
+  if (!r.done()) return corrupt("trash");
+  return t;
+}
+
+std::string Counters::encode() const {
+  const bool trash = trash_files != 0 || trash_bytes != 0;
+  std::string out;
+  ByteWriter w(out);
+  w.u8(trash ? kCountersWithTrash : kRecordVersion);
   w.u64(inodes);
   w.u64(directories);
   w.u64(objects);
+  if (trash) {
+    w.u64(trash_files);
+    w.u64(trash_bytes);
+  }
   return out;
 }
 Result<Counters> Counters::decode(std::string_view bytes) {
   ByteReader r(bytes);
-  if (!good_version(r)) return corrupt("counters");
+  const std::uint8_t version = r.u8();
+  if (version != kRecordVersion && version != kCountersWithTrash) return corrupt("counters");
   Counters c;
   c.inodes = r.u64();
   c.directories = r.u64();
   c.objects = r.u64();
+  if (version == kCountersWithTrash) {
+    c.trash_files = r.u64();
+    c.trash_bytes = r.u64();
+  }
   if (!r.done()) return corrupt("counters");
   return c;
 }

@@ -8,15 +8,18 @@
 //              u8, each (data u64 | pool u16 | chunk_size u32 | frozen u8 | ranges) | holes ranges;  ranges:
 //              count u32, (from, to u64)
 //   directory  1 | parent u64 | bytes i64 | inodes i64 | next_cookie u64
+//              2 | as 1 | bytes_max u64 | inodes_max u64 | retention_ns i64   (only of those with settings)
 //   dentry     1 | inode u64 | type u32 | cookie u64;  by cookie: 1 | inode u64 | type u32 | name
 //   session    1 | state u8 | fence u64 | opened i64 | name
 //   exclusive  1 | session u64 | generation u64
-//   count      1 | u64   (opens; names in a directory)
+//   count      1 | u64   (opens; names in a directory; bytes reserved; directory with settings: 1)
 //   object     1 | state u8 | size u64 | digest u64, u64 | data u64 | pool u16 | chunk_size u32 | created i64
 //   | sealed i64
 //              | pending u32 | lineage
 //   pending    1 | session u64 | pool u16 | chunks u32 | object key
 //   counters   1 | inodes u64 | directories u64 | objects u64
+//              2 | as 1 | trash files u64 | trash bytes u64   (only when there is trash)
+//   trash      1 | parent u64 | deleted i64 | mode, uid, gid u32 | by u32 | client | name
 //   reply      1 | bytes of the reply's message
 #pragma once
 
@@ -53,6 +56,8 @@ struct InodeRecord {
   static constexpr std::uint8_t kHadLinks = 2;
   static constexpr std::uint8_t kHasAcl = 4;         // an access control list that says more than the mode
   static constexpr std::uint8_t kHasDefaultAcl = 8;  // of a directory: for what is made in it
+  static constexpr std::uint8_t kHasReserved = 64;   // bytes for its exclusive holder: meta/quota.h
+  static constexpr std::uint8_t kTrashed = 128;      // without names, and kept: meta/trash.h
 
   std::uint32_t mode = 0;
   std::uint8_t flags = 0;
@@ -85,10 +90,15 @@ struct InodeRecord {
 };
 
 struct DirectoryRecord {
+  static constexpr std::int64_t kInherited = -1;
   InodeId parent;
-  std::int64_t bytes = 0;   // allocated in the subtree
+  std::int64_t bytes = 0;   // allocated in the subtree, or reserved there (meta/quota.h)
   std::int64_t inodes = 0;  // below it, itself not counted
   std::uint64_t next_cookie = 1;
+  std::uint64_t bytes_max = 0;  // quota; 0: none
+  std::uint64_t inodes_max = 0;
+  std::int64_t retention_ns = kInherited;  // of what is deleted below
+  bool has_settings() const { return bytes_max != 0 || inodes_max != 0 || retention_ns != kInherited; }
   std::string encode() const;
   static Result<DirectoryRecord> decode(std::string_view bytes);
   bool operator==(const DirectoryRecord&) const = default;
@@ -175,10 +185,27 @@ struct PendingRecord {
   bool operator==(const PendingRecord&) const = default;
 };
 
+struct TrashRecord {
+  InodeId parent;            // the directory that it was removed from
+  std::int64_t deleted = 0;  // when
+  std::uint32_t mode = 0;    // a removed directory has no other record left
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+  std::uint32_t by = 0;  // uid of who removed it
+  std::string client;    // on which it was removed
+  std::string name;
+  bool is_directory() const { return S_ISDIR(mode); }
+  std::string encode() const;
+  static Result<TrashRecord> decode(std::string_view bytes);
+  bool operator==(const TrashRecord&) const = default;
+};
+
 struct Counters {
-  std::uint64_t inodes = 0;  // all types, orphans too
+  std::uint64_t inodes = 0;  // all types, orphans too, but not what is in the trash
   std::uint64_t directories = 0;
   std::uint64_t objects = 0;  // sealed
+  std::uint64_t trash_files = 0;
+  std::uint64_t trash_bytes = 0;
   std::string encode() const;
   static Result<Counters> decode(std::string_view bytes);
   bool operator==(const Counters&) const = default;

@@ -64,6 +64,11 @@ InodeRecord some_inode() {
 TEST(RecordsTest, RoundTripTruncationDamage) {
   check_record(some_inode());
   check_record(DirectoryRecord{InodeId(4), -1, 5, 6});
+  check_record(DirectoryRecord{InodeId(4), -1, 5, 6, 1 << 20, 3, 0});
+  check_record(TrashRecord{InodeId(4), 5, 0100644, 1, 2, 3, "host:7", "name"});
+  check_record(Counters{1, 2, 3, 4, 5});
+  EXPECT_EQ((Counters{1, 2, 3}.encode().front()), 1);
+  EXPECT_EQ(DirectoryRecord{}.encode().front(), 1) << "older programs read directories without settings";
   check_record(DentryRecord{InodeId(4), S_IFDIR, 9});
   check_record(CookieRecord{InodeId(4), S_IFREG, "name"});
   check_record(SessionRecord{SessionRecord::State::kEnded, 4, 5, "host"});

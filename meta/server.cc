@@ -35,6 +35,7 @@ struct MetaServer::State {
   std::unique_ptr<ClusterSide> cluster;
   std::optional<SessionKeeper> keeper;
   std::shared_ptr<LeaseArbiter> arbiter;
+  std::optional<TrashKeeper> trash;
   std::unique_ptr<MetaService> service;
   rpc::Identity identity_on_wire;
   std::unique_ptr<rpc::Server> server;
@@ -100,7 +101,8 @@ Result<> MetaServer::State::serve() {
   cluster = make_cluster(ClusterParts{
       *runtime, around.transport, *executor, around.clock, around.rng, config.cluster, identity.cluster,
       [this] {
-        return NamespaceCounts{counters.files, counters.objects, sessions->alive(), store->full()};
+        return NamespaceCounts{counters.files, counters.objects,     sessions->alive(),
+                               store->full(),  counters.trash_files, counters.trash_bytes};
       },
       began, around.fatal});
   auto cluster_started = rpc::block_on(*runtime, cluster->start());
@@ -114,7 +116,7 @@ Result<> MetaServer::State::serve() {
                             *executor,
                             *sessions,
                             *cluster,
-                            {config.leases_per_session, config.recall_max},
+                            {config.leases_per_session, config.recall_max, config.trash_retention},
                             [this](SessionId id, std::string why) { keeper->end(id, std::move(why)); }});
   keeper->set_arbiter(arbiter);
   auto sessions_started = rpc::block_on(*runtime, keeper->start(identity.end_sessions));
@@ -127,10 +129,12 @@ Result<> MetaServer::State::serve() {
   auto published = rpc::block_on(*runtime, executor->run<void>(std::move(publish)));
   TRYV(std::move(published));
   tasks->spawn(runtime->executor(), keeper->run());
+  trash.emplace(*runtime, *cluster, arbiter, [this](const Counters& stored) { counters.publish(stored); });
+  tasks->spawn(runtime->executor(), trash->run());
 
   service = std::make_unique<MetaService>(MetaService::Parts{
       *runtime, *executor, *sessions, *keeper, *arbiter, replies, *cluster, *cluster, counters,
-      identity.cluster, config.lease, identity.feature_level, [this] { return has_space(); }});
+      identity.cluster, config.lease, identity.feature_level, [this] { return has_space(); }, &*trash});
   identity_on_wire.role = rpc::Role::kMeta;
   identity_on_wire.cluster = [id = identity.cluster] { return id; };
   identity_on_wire.id = [] { return std::uint64_t{0}; };

@@ -56,6 +56,7 @@ rpc::Task<MetaService::Reply> MetaService::run(Call call, Body body) {
           Code::kNoSpace,
           "the metadata server's file system is full: remove files, or make room where its data_dir is");
     rpc::OutMessage out;
+    env.may_keep = p_.has_space();
     TRYV(body(env, gate, out));
     if (!call.mutation) return out;
     const std::string reply = flat_bytes(out);
@@ -78,6 +79,9 @@ bool MetaService::needs_space(std::uint16_t method) {
     case rpc::method::Open::kNumber:
     case rpc::method::Report::kNumber:
     case rpc::method::Remove::kNumber:
+    case rpc::method::SetQuota::kNumber:
+    case rpc::method::SetRetention::kNumber:
+    case rpc::method::EmptyTrash::kNumber:
     case rpc::method::RemoveXattr::kNumber:
     case rpc::method::AbortObject::kNumber:
     case rpc::method::DeleteObject::kNumber:
@@ -167,6 +171,7 @@ rpc::Task<MetaService::Reply> MetaService::dispatch_session(rpc::Request request
   }
   auto task = dispatch_namespace(request);
   if (!task) task = dispatch_objects(request);
+  if (!task) task = dispatch_settings(request);
   if (!task) task = dispatch_locks(request);
   if (!task) {
     co_return fail(Code::kUnimplemented, "the metadata server does not serve " +

@@ -14,6 +14,7 @@
 #include "meta/replies.h"
 #include "meta/session_keeper.h"
 #include "meta/sessions.h"
+#include "meta/trash_keeper.h"
 #include "meta/wire_convert.h"
 #include "store/rpc/connection.h"
 #include "store/rpc/methods.h"
@@ -24,9 +25,13 @@ namespace cairn::meta {
 struct SharedCounters {
   std::atomic<std::uint64_t> files{0};
   std::atomic<std::uint64_t> objects{0};
+  std::atomic<std::uint64_t> trash_files{0};
+  std::atomic<std::uint64_t> trash_bytes{0};
   void publish(const Counters& counters) {
     files.store(counters.inodes - counters.directories, std::memory_order_relaxed);
     objects.store(counters.objects, std::memory_order_relaxed);
+    trash_files.store(counters.trash_files, std::memory_order_relaxed);
+    trash_bytes.store(counters.trash_bytes, std::memory_order_relaxed);
   }
 };
 
@@ -47,6 +52,7 @@ class MetaService final : public rpc::Service {
     std::uint32_t feature_level;
     // [executor] Whether changes that need space may be made; false on a full file system.
     std::function<bool()> has_space = [] { return true; };
+    TrashKeeper* trash = nullptr;
   };
   explicit MetaService(Parts parts) : p_(std::move(parts)) {}
 
@@ -102,6 +108,17 @@ class MetaService final : public rpc::Service {
   rpc::Task<Reply> listxattr(const rpc::Request& request);
   rpc::Task<Reply> removexattr(const rpc::Request& request);
   rpc::Task<Reply> statfs(const rpc::Request& request);
+
+  // service_settings.cc; as service_namespace.cc
+  std::optional<rpc::Task<Reply>> dispatch_settings(const rpc::Request& request);
+  rpc::Task<Reply> set_quota(const rpc::Request& request);
+  rpc::Task<Reply> get_quotas(const rpc::Request& request);
+  rpc::Task<Reply> set_retention(const rpc::Request& request);
+  rpc::Task<Reply> get_retention(const rpc::Request& request);
+  rpc::Task<Reply> list_trash(const rpc::Request& request);
+  rpc::Task<Reply> undelete(const rpc::Request& request);
+  rpc::Task<Reply> empty_trash(const rpc::Request& request);
+  rpc::Task<Reply> reclaim(SessionId session, std::uint64_t bytes, Deadline deadline);
 
   // service_locks.cc
   std::optional<rpc::Task<Reply>> dispatch_locks(const rpc::Request& request);

@@ -8,7 +8,14 @@ namespace cairn::meta {
 
 namespace {
 constexpr unsigned kReportItemsMax = 1024;
+
+Result<> fill_allowance(ops::Env& env, schema::Layout::Builder to, const ops::InodeView& inode) {
+  TRY(const Allowance allowed, allowance(env.txn, inode.id, inode.record));
+  to.setLimited(allowed.limited);
+  to.setBytesMax(allowed.bytes_max);
+  return {};
 }
+}  // namespace
 
 std::optional<rpc::Task<MetaService::Reply>> MetaService::dispatch_namespace(const rpc::Request& request) {
   switch (request.method) {
@@ -104,7 +111,7 @@ rpc::Task<MetaService::Reply> MetaService::setattr(const rpc::Request& request) 
         TRY(auto inode, ops::setattr(env, args));
         fill(out.initAttr(), inode.id, inode.record);
         fill(out.initLayout(), inode.record);
-        return {};
+        return fill_allowance(env, out.getLayout(), inode);
       });
 }
 
@@ -125,13 +132,14 @@ rpc::Task<MetaService::Reply> MetaService::make(const rpc::Request& request) {
       request, body.getMutation(),
       [args = std::move(args)](ops::Env& env, OpGate& gate, schema::MakeReply::Builder out) -> Result<> {
         TRY(auto made, ops::make(env, args));
+        fill(out.initAttr(), made.inode.id, made.inode.record);
+        fill(out.initLayout(), made.inode.record);
         if (made.exclusive) {
           gate.grant_exclusive(made.inode.id, *made.exclusive);
+          TRYV(fill_allowance(env, out.getLayout(), made.inode));
         } else {
           gate.grant_shared(made.inode.id);
         }
-        fill(out.initAttr(), made.inode.id, made.inode.record);
-        fill(out.initLayout(), made.inode.record);
         fill(out.initParentAttr(), args.parent, made.parent);
         out.setCreated(made.created);
         fill_grants(out, gate);
@@ -146,13 +154,14 @@ rpc::Task<MetaService::Reply> MetaService::open(const rpc::Request& request) {
       request, body.getMutation(),
       [args](ops::Env& env, OpGate& gate, schema::OpenReply::Builder out) -> Result<> {
         TRY(auto opened, ops::open(env, args));
+        fill(out.initAttr(), args.inode, opened.inode.record);
+        fill(out.initLayout(), opened.inode.record);
         if (opened.exclusive) {
           gate.grant_exclusive(args.inode, *opened.exclusive);
+          TRYV(fill_allowance(env, out.getLayout(), opened.inode));
         } else {
           gate.grant_shared(args.inode);
         }
-        fill(out.initAttr(), args.inode, opened.inode.record);
-        fill(out.initLayout(), opened.inode.record);
         fill_grants(out, gate);
         return {};
       });
@@ -195,6 +204,7 @@ rpc::Task<MetaService::Reply> MetaService::report(const rpc::Request& request) {
     item.atime = from.getAtime();
     item.mtime = from.getMtime();
     if (from.getHasMode()) item.mode = from.getMode();
+    if (from.getHasBytesMax()) item.bytes_max = from.getBytesMax();
     item.closed = from.getClosed();
     item.keep = lease_kind_of(from.getKeep());
     items.push_back(std::move(item));
@@ -220,24 +230,28 @@ rpc::Task<MetaService::Reply> MetaService::report(const rpc::Request& request) {
 rpc::Task<MetaService::Reply> MetaService::extend_bound(const rpc::Request& request) {
   auto body = request.body<rpc::method::ExtendBound>();
   const ops::ExtendBoundArgs args{InodeId(body.getInode()), LeaseGeneration(body.getGeneration()),
-                                  body.getBound()};
+                                  body.getBound(), body.getBytes()};
   return mutate<rpc::method::ExtendBound>(
       request, body.getMutation(),
       [args](ops::Env& env, OpGate&, schema::ExtendBoundReply::Builder out) -> Result<> {
-        TRY(const std::uint64_t bound, ops::extend_bound(env, args));
-        out.setBound(bound);
+        TRY(const auto extended, ops::extend_bound(env, args));
+        out.setBound(extended.bound);
+        out.setLimited(extended.allowed.limited);
+        out.setBytesMax(extended.allowed.bytes_max);
         return {};
       });
 }
 
 rpc::Task<MetaService::Reply> MetaService::remove(const rpc::Request& request) {
   auto body = request.body<rpc::method::Remove>();
-  ops::RemoveArgs args{InodeId(body.getParent()), text_of(body.getName()), body.getDirectory()};
+  ops::RemoveArgs args{InodeId(body.getParent()), text_of(body.getName()), body.getDirectory(), body.getUid(),
+                       body.getSize()};
   return mutate<rpc::method::Remove>(
       request, body.getMutation(),
       [args = std::move(args)](ops::Env& env, OpGate&, schema::DirsReply::Builder out) -> Result<> {
         TRY(auto done, ops::remove(env, args));
         fill(out.initParent(), args.parent, done.parent);
+        out.setKept(done.kept);
         return {};
       });
 }
@@ -250,13 +264,15 @@ rpc::Task<MetaService::Reply> MetaService::rename(const rpc::Request& request) {
                        text_of(body.getNewName()),
                        body.getFlags(),
                        body.getUid(),
-                       body.getGid()};
+                       body.getGid(),
+                       body.getSize()};
   return mutate<rpc::method::Rename>(
       request, body.getMutation(),
       [args = std::move(args)](ops::Env& env, OpGate&, schema::DirsReply::Builder out) -> Result<> {
         TRY(auto done, ops::rename(env, args));
         fill(out.initParent(), args.parent, done.parent);
         fill(out.initNewParent(), args.new_parent, done.new_parent);
+        out.setKept(done.kept);
         return {};
       });
 }
@@ -358,14 +374,16 @@ rpc::Task<MetaService::Reply> MetaService::removexattr(const rpc::Request& reque
 }
 
 rpc::Task<MetaService::Reply> MetaService::statfs(const rpc::Request& request) {
-  return query<rpc::method::StatFs>(request, 0,
-                                    [](ops::Env& env, OpGate&, schema::StatFsReply::Builder out) -> Result<> {
-                                      TRY(auto stat, ops::statfs(env));
-                                      out.setTotal(stat.total);
-                                      out.setAvailable(stat.available);
-                                      out.setFiles(stat.files);
-                                      return {};
-                                    });
+  const InodeId inode(request.body<rpc::method::StatFs>().getInode());
+  return query<rpc::method::StatFs>(
+      request, 0, [inode](ops::Env& env, OpGate&, schema::StatFsReply::Builder out) -> Result<> {
+        TRY(auto stat, ops::statfs(env, inode));
+        out.setTotal(stat.total);
+        out.setAvailable(stat.available);
+        out.setFiles(stat.files);
+        out.setFilesMax(stat.files_max);
+        return {};
+      });
 }
 
 }  // namespace cairn::meta

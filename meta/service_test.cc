@@ -510,5 +510,94 @@ TEST_F(ObjectServiceTest, SealedSurvivesAPowerCut) {
   EXPECT_EQ((*reply)->getResults()[0].getCode(), 0u);
 }
 
+TEST_F(ServiceTest, ADeletedFileOutlivesAKillAndComesBackFromItsHolder) {
+  limits.retention = 1h;
+  start({}, "boot");
+  a = client();
+  const auto made = a->make("f", S_IFREG | 0644, true);
+  ASSERT_TRUE(made);
+  ASSERT_EQ(a->report(made->inode, made->generation, 4000), Code::kOk);
+  const auto removed = a->mutate<rpc::method::Remove>([](schema::RemoveRequest::Builder body) {
+    body.setParent(1);
+    body.setName(rpc::data("f"));
+    body.setUid(7);
+  });
+  ASSERT_TRUE(removed);
+  EXPECT_TRUE((*removed)->getKept());
+  start(server->kill(), "boot");
+  ASSERT_TRUE(a->open_session(a->session));
+  ASSERT_EQ(a->reassert({made->inode}, {}, {made->inode}), Code::kOk);
+  b = client();
+  const auto listed = b->call<rpc::method::ListTrash>([&](schema::ListTrashRequest::Builder body) {
+    body.setSession(b->session.value());
+    body.setParent(1);
+    body.setName(rpc::data("f"));
+    body.setLimit(10);
+  });
+  ASSERT_TRUE(listed) << listed.error().to_string();
+  ASSERT_EQ((*listed)->getItems().size(), 1u);
+  const auto entry = (*listed)->getItems()[0];
+  EXPECT_EQ(entry.getInode(), made->inode);
+  EXPECT_EQ(entry.getAttr().getSize(), 4000u);
+  EXPECT_EQ(entry.getBy(), 7u);
+  EXPECT_EQ(rpc::text(entry.getClient()), "test");
+  EXPECT_EQ((*listed)->getFiles(), 1u);
+  const auto undelete = [&] {
+    return b->mutate<rpc::method::Undelete>(
+        [&](schema::UndeleteRequest::Builder body) {
+          auto id = body.initId();
+          id.setInode(made->inode);
+          id.setParent(1);
+          id.setName(rpc::data("f"));
+          id.setDeleted(entry.getDeleted());
+          body.setParent(1);
+          body.setName(rpc::data("g"));
+        },
+        50);
+  };
+  const auto restored = undelete();
+  ASSERT_TRUE(restored) << restored.error().to_string();
+  EXPECT_EQ((*restored)->getAttr().getNlink(), 1u);
+  EXPECT_TRUE(undelete()) << "a retry gets the stored answer";
+  EXPECT_EQ(a->recalled().size(), 1u) << "its holder wrote back first";
+  EXPECT_EQ((*b->lookup("g"))->getAttr().getInode(), made->inode);
+  EXPECT_EQ(server->counters.trash_files.load(), 0u);
+}
+
+TEST_F(ServiceTest, AWriterBelowAQuotaIsToldWhatItMayHave) {
+  a = client();
+  ASSERT_TRUE(a->mutate<rpc::method::SetQuota>([](schema::SetQuotaRequest::Builder body) {
+    body.setInode(1);
+    body.setValid(1);
+    body.setBytes(10'000);
+  }));
+  const auto made = a->mutate<rpc::method::Make>(
+      [](schema::MakeRequest::Builder body) { TestClient::fill_make(body, 1, "f", S_IFREG | 0644, true); });
+  ASSERT_TRUE(made);
+  EXPECT_TRUE((*made)->getLayout().getLimited());
+  EXPECT_EQ((*made)->getLayout().getBytesMax(), 0u);
+  const auto ask = [&](std::uint64_t bytes) {
+    return a->mutate<rpc::method::ExtendBound>([&](schema::ExtendBoundRequest::Builder body) {
+      body.setInode((*made)->getAttr().getInode());
+      body.setBytes(bytes);
+    });
+  };
+  const auto allowed = ask(6000);
+  ASSERT_TRUE(allowed) << allowed.error().to_string();
+  EXPECT_TRUE((*allowed)->getLimited());
+  EXPECT_EQ((*allowed)->getBytesMax(), 6000u);
+  EXPECT_EQ(ask(10'001).error().code(), Code::kQuotaExceeded);
+  const auto space =
+      a->call<rpc::method::StatFs>([](schema::StatFsRequest::Builder body) { body.setInode(1); });
+  EXPECT_EQ((*space)->getTotal(), 10'000u);
+  EXPECT_EQ((*space)->getAvailable(), 4000u);
+  // Its lease ends with it: so does what it was allowed.
+  ASSERT_EQ(a->report((*made)->getAttr().getInode(), 0, 2000, LeaseKind::NONE, 1), Code::kOk);
+  const auto quotas =
+      a->call<rpc::method::GetQuotas>([](schema::GetQuotasRequest::Builder body) { body.setLimit(10); });
+  ASSERT_EQ((*quotas)->getItems().size(), 1u);
+  EXPECT_EQ((*quotas)->getItems()[0].getBytes(), 2000u);
+}
+
 }  // namespace
 }  // namespace cairn::meta

@@ -50,6 +50,7 @@ class GatedCluster final : public FakeCluster, public ClusterService {
 struct TestLimits {
   std::size_t leases_per_session = 1000;
   std::chrono::milliseconds lease{10'000};
+  std::chrono::nanoseconds retention{0};
 };
 
 // One life of the server process.
@@ -78,7 +79,7 @@ class TestServer {
                               *executor_,
                               sessions,
                               cluster,
-                              {limits.leases_per_session, 60s},
+                              {limits.leases_per_session, 60s, limits.retention},
                               [this](SessionId id, std::string why) { keeper->end(id, std::move(why)); }});
     keeper->set_arbiter(arbiter);
     CHECK(rpc::block_on(runtime_, keeper->start(identity_.end_sessions)).has_value(), "sessions load");

@@ -5,6 +5,7 @@
 #include "meta/keys.h"
 #include "meta/ops/objects.h"
 #include "meta/ops/operations.h"
+#include "meta/quota.h"
 #include "store/base/log.h"
 
 namespace cairn::meta {
@@ -230,7 +231,7 @@ rpc::Task<Result<bool>> SessionKeeper::release_unnamed(SessionId session) {
       const LeaseHolder* holder = arbiter_->table().find(inode, session);
       if (state.named.contains(inode) || holder->generation.value() >= state.granted_below) continue;
       if (++steps > kReleaseStep) return true;
-      if (holder->kind == LeaseKind::kExclusive) TRYV(drop_exclusive(env.txn, inode));
+      if (holder->kind == LeaseKind::kExclusive) TRYV(release_exclusive(env.txn, inode));
       gate.lower(inode, LeaseKind::kNone);
     }
     if (!state.restart) return false;
@@ -338,7 +339,7 @@ Result<> end_exclusive(ops::Env& env, InodeId id) {
       store_inode(env.txn, id, *inode);
     }
   }
-  return drop_exclusive(env.txn, id);
+  return release_exclusive(env.txn, id);
 }
 
 Result<std::vector<std::uint64_t>> second_parts(Txn& txn, const std::string& prefix, std::size_t limit) {

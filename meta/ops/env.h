@@ -35,6 +35,8 @@ struct Env {
   Cluster& cluster;
   LeaseGate& gate;
   SessionId session;
+  std::int64_t retention_ns = 0;  // of what is deleted where no directory says otherwise
+  bool may_keep = true;           // false: room is short where the metadata lies, nothing is kept
 };
 
 struct InodeView {

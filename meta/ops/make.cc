@@ -95,7 +95,7 @@ Result<MakeResult> make(Env& env, const MakeArgs& args) {
   }
   if (inode.is_symlink()) env.txn.put(keys::symlink(result.inode.id), args.target);
   TRYV(add_dentry(env.txn, args.parent, args.name, result.inode.id, inode.mode));
-  TRYV(add_usage(env.txn, args.parent, 0, 1));
+  TRYV(add_usage(env.txn, args.parent, 0, 1, Limits::kEnforced));
   TRYV(add_counters(env.txn, 1, inode.is_directory() ? 1 : 0, 0));
   touch_entries(env.txn, parent);
   store_inode(env.txn, args.parent, parent);

@@ -67,6 +67,81 @@ class NamespaceModel : public ::testing::TestWithParam<std::uint64_t> {
         << step_;
   }
 
+  // --- quotas: what an operation may add is known from the totals, which compare_all() checks ---
+  DirectoryRecord totals(Node* dir) {
+    return DirectoryRecord::decode(*runner_.kv.get(keys::directory(dir->id)).value()).value();
+  }
+  std::int64_t charged(Node* file) {
+    const auto reserved = runner_.kv.get(keys::reserved(file->id)).value();
+    return static_cast<std::int64_t>(file->bytes + (reserved ? CountRecord::decode(*reserved)->count : 0));
+  }
+  void set_quota() {
+    Node* dir = any_directory();
+    const auto now = totals(dir);
+    ops::SetQuotaArgs args{dir->id, 3};
+    if (!rng_.one_in(3)) args.inodes = static_cast<std::uint64_t>(now.inodes) + rng_.below(4);
+    if (rng_.one_in(2)) args.bytes = static_cast<std::uint64_t>(now.bytes) + rng_.below(1 << 20) + 1;
+    expect_code(runner_.run(kSession, [&](ops::Env& env) { return ops::set_quota(env, args); }), Code::kOk,
+                "set_quota");
+  }
+  // Of the limited directories at and above `dir`, but not at or above `without`: is one above its limit when
+  // so much more is below it?
+  bool over(Node* dir, Node* without, std::int64_t bytes, std::int64_t inodes) {
+    for (Node* at = dir; at; at = at->parent) {
+      if (without && below(without, at)) break;
+      const auto now = totals(at);
+      const auto passes = [](std::int64_t more, std::int64_t total, std::uint64_t most) {
+        return more > 0 && most != 0 && total + more > static_cast<std::int64_t>(most);
+      };
+      if (passes(bytes, now.bytes, now.bytes_max) || passes(inodes, now.inodes, now.inodes_max)) return true;
+    }
+    return false;
+  }
+  // --- trash: whatever lost its last name, by the model's clock of steps ---
+  void trash_something() {
+    if (rng_.one_in(3)) {
+      runner_.retention_ns = rng_.one_in(2) ? 0 : 50;  // of the runner's clock, one tick an operation
+      return;
+    }
+    auto listed = runner_.run(kSession, [&](ops::Env& env) {
+      return ops::list_trash(env, {{}, {}, {}, 500});
+    });
+    expect_code(listed, Code::kOk, "list_trash");
+    if (listed->items.empty() || rng_.one_in(3)) {
+      auto done = runner_.run(kSession, [&](ops::Env& env) {
+        return ops::expire_trash(env, {env.txn.wall_ns(), rng_.one_in(3) ? rng_.below(1 << 20) : 0});
+      });
+      expect_code(done, Code::kOk, "expire_trash");
+      return;
+    }
+    const TrashEntry entry = listed->items[rng_.below(listed->items.size())].entry;
+    if (rng_.one_in(4)) {
+      auto done = runner_.run(kSession, [&](ops::Env& env) { return ops::empty_trash(env, {entry.id}); });
+      expect_code(done, Code::kOk, "empty_trash");
+      EXPECT_EQ(*done, 1u);
+      return;
+    }
+    Node* to = any_directory();
+    const std::string name = any_name();
+    Node* node = nullptr;
+    for (auto& one : nodes_) {
+      if (one->id == entry.id.inode) node = one.get();
+    }
+    ASSERT_NE(node, nullptr);
+    ASSERT_EQ(node->nlink, 0u);
+    const bool exists = child(to, name) != nullptr;
+    const bool full = over(to, nullptr, static_cast<std::int64_t>(node->bytes), 1);
+    auto done = runner_.run(kSession, [&](ops::Env& env) {
+      return ops::undelete(env, {entry.id, to->id, name});
+    });
+    if (exists) return expect_code(done, Code::kExists, "undelete");
+    if (node->is_dir()) return expect_code(done, Code::kIsDirectory, "undelete");
+    if (full) return expect_code(done, Code::kQuotaExceeded, "undelete");
+    expect_code(done, Code::kOk, "undelete");
+    node->nlink = 1;
+    to->children[name] = node;
+  }
+
   void make() {
     Node* dir = any_directory();
     const std::string name = any_name();
@@ -74,10 +149,12 @@ class NamespaceModel : public ::testing::TestWithParam<std::uint64_t> {
     const std::uint32_t type = kTypes[rng_.below(5)];
     ops::MakeArgs args{dir->id,        name,          type | 0600, 0, 0, 0, type == S_IFLNK ? "target" : "",
                        rng_.one_in(2), rng_.one_in(2)};
+    const bool full = over(dir, nullptr, 0, 1);
     auto result = runner_.run(kSession, [&](ops::Env& env) { return ops::make(env, args); });
     Node* there = child(dir, name);
     if (there && (args.exclusive || type != S_IFREG)) return expect_code(result, Code::kExists, "make");
     if (there && there->is_dir()) return expect_code(result, Code::kIsDirectory, "make");
+    if (!there && full) return expect_code(result, Code::kQuotaExceeded, "make");
     expect_code(result, Code::kOk, "make");
     if (!there) {
       nodes_.push_back(std::make_unique<Node>());
@@ -125,6 +202,8 @@ class NamespaceModel : public ::testing::TestWithParam<std::uint64_t> {
     const std::string name = any_name();
     const std::string new_name = any_name();
     const auto flags = static_cast<std::uint32_t>(rng_.below(4));
+    std::map<Node*, DirectoryRecord> before;
+    for (Node* dir : directories()) before[dir] = totals(dir);
     auto result = runner_.run(kSession, [&](ops::Env& env) {
       return ops::rename(env, {from->id, name, to->id, new_name, flags});
     });
@@ -148,7 +227,34 @@ class NamespaceModel : public ::testing::TestWithParam<std::uint64_t> {
       if (!source->is_dir() && target->is_dir()) return expect_code(result, Code::kIsDirectory, "rename");
       if (!target->children.empty()) return expect_code(result, Code::kNotEmpty, "rename");
     }
+    if (!result && result.error().code() == Code::kQuotaExceeded) {
+      // Refused only if what moves might have been too much for a directory that it comes into.
+      const auto moves = [&](Node* what) {
+        const auto below = what->is_dir() ? totals(what) : DirectoryRecord{};
+        return std::pair(what->is_dir() ? below.bytes : charged(what), what->is_dir() ? below.inodes + 1 : 1);
+      };
+      const auto [bytes, inodes] = moves(source);
+      bool may = over(to, from, bytes, inodes);
+      if (flags == 2) {
+        const auto [back_bytes, back_inodes] = moves(target);
+        may = may || over(from, to, back_bytes, back_inodes);
+      }
+      EXPECT_TRUE(may) << "seed " << GetParam() << " step " << step_;
+      return;
+    }
     expect_code(result, Code::kOk, "rename");
+    // What is replaced may have another name: it then accounts to that one's directory, limit or not.
+    const bool rehomed = target && flags != 2 && !target->is_dir() && target->nlink > 1;
+    for (const auto& [dir, was] : before) {
+      if (rehomed || (target == dir && flags != 2)) continue;
+      const auto now = totals(dir);
+      if (now.inodes > was.inodes && now.inodes_max != 0) {
+        EXPECT_LE(now.inodes, static_cast<std::int64_t>(now.inodes_max)) << "step " << step_;
+      }
+      if (now.bytes > was.bytes && now.bytes_max != 0) {
+        EXPECT_LE(now.bytes, static_cast<std::int64_t>(now.bytes_max)) << "step " << step_;
+      }
+    }
     from->children.erase(name);
     if (source->is_dir()) {
       --from->nlink;
@@ -203,7 +309,19 @@ class NamespaceModel : public ::testing::TestWithParam<std::uint64_t> {
     ++node->opens;
     node->size = opened->inode.record.size;
     node->bytes = opened->inode.record.bytes;
+    if (rng_.one_in(2)) {
+      const std::uint64_t wanted = rng_.below(1 << 20);
+      const auto allowed = runner_.run(kSession, [&](ops::Env& env) {
+        return ops::extend_bound(env, {node->id, *opened->exclusive, 0, wanted});
+      });
+      if (allowed && allowed->allowed.limited) {
+        EXPECT_GE(allowed->allowed.bytes_max, wanted);
+      } else if (!allowed) {
+        expect_code(allowed, Code::kQuotaExceeded, "extend_bound");
+      }
+    }
     ops::ReportItem item;
+    if (rng_.one_in(2)) item.bytes_max = rng_.below(1 << 20);
     item.inode = node->id;
     item.generation = *opened->exclusive;
     item.has_size = true;
@@ -271,7 +389,7 @@ class NamespaceModel : public ::testing::TestWithParam<std::uint64_t> {
       EXPECT_EQ(record->record.size, node->size);
       EXPECT_EQ(record->record.bytes, node->bytes);
       home[node->id] = record->record.parent;
-      return {static_cast<std::int64_t>(node->bytes), 1};
+      return {charged(node), 1};
     }
     std::map<std::string, InodeId> listed;
     std::uint64_t cookie = 0;
@@ -313,6 +431,14 @@ class NamespaceModel : public ::testing::TestWithParam<std::uint64_t> {
     compare(root_, home);
     Counters expected;
     for (auto& node : nodes_) {
+      const auto record = runner_.kv.get(keys::inode(node->id)).value();
+      const bool trashed = record && (InodeRecord::decode(*record)->flags & InodeRecord::kTrashed);
+      if (trashed) {
+        EXPECT_EQ(node->nlink, 0u);
+        ++expected.trash_files;
+        expected.trash_bytes += InodeRecord::decode(*record)->bytes;
+        continue;
+      }
       if (node->nlink == 0 && node->opens == 0) continue;
       ++expected.inodes;
       if (node->is_dir()) ++expected.directories;
@@ -331,7 +457,7 @@ class NamespaceModel : public ::testing::TestWithParam<std::uint64_t> {
 
 TEST_P(NamespaceModel, AgreesWithTree) {
   for (step_ = 0; step_ < 1500 && !HasFailure(); ++step_) {
-    switch (rng_.below(10)) {
+    switch (rng_.below(12)) {
       case 0:
       case 1:
       case 2:
@@ -356,14 +482,20 @@ TEST_P(NamespaceModel, AgreesWithTree) {
       case 9:
         set_size();
         break;
+      case 10:
+        set_quota();
+        break;
+      case 11:
+        trash_something();
+        break;
     }
     if (step_ % 100 == 0) compare_all();
   }
   compare_all();
   ASSERT_FALSE(HasFailure()) << "seed " << GetParam() << " step " << step_;
 
-  // Everything removed and closed: nothing is left but the root, and every data id that could hold bytes is
-  // purged once.
+  // Everything removed and closed, and the trash emptied: nothing is left but the root, and every data id
+  // that could hold bytes is purged once.
   for (bool found = true; found;) {
     found = false;
     for (Node* dir : directories()) {
@@ -385,10 +517,18 @@ TEST_P(NamespaceModel, AgreesWithTree) {
     ASSERT_TRUE(
         runner_.run(kSession, [&](ops::Env& env) { return ops::close_opens(env, node->id, node->opens); }));
   }
+  for (bool more = true; more;) {
+    auto expired = runner_.run(kSession, [&](ops::Env& env) {
+      return ops::expire_trash(env, {INT64_MAX, 0});
+    });
+    ASSERT_TRUE(expired) << expired.error().to_string();
+    more = expired->more;
+  }
+  const std::string root = keys::directory_setting(kRootInode);
   std::vector<std::string> left;
   for (auto& [key, value] : runner_.kv.after_kill()) {
     const auto prefix = static_cast<KeyPrefix>(key[0]);
-    if (prefix != KeyPrefix::kSystem)
+    if (prefix != KeyPrefix::kSystem && key != root)
       left.push_back(hex64(static_cast<unsigned char>(key[0])) + " " + hex64(keys::part(key, 0)));
   }
   EXPECT_EQ(left.size(), 2u) << ::testing::PrintToString(left);  // the root's inode and directory record

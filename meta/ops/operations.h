@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "meta/ops/env.h"
+#include "meta/quota.h"
+#include "meta/trash.h"
 
 namespace cairn::meta::ops {
 
@@ -98,7 +100,8 @@ struct ReportItem {
   std::optional<std::uint32_t> mode;  // permission bits
   std::uint64_t closed = 0;
   Keep keep = Keep::kExclusive;
-  Ranges punched;  // not in `written`; the holder emptied these chunks
+  Ranges punched;                          // not in `written`; the holder emptied these chunks
+  std::optional<std::uint64_t> bytes_max;  // of its allowance it needs only so much
 };
 // One code an item; an item with a code other than kOk changed nothing. `durable`: the data was synced
 // before.
@@ -111,18 +114,27 @@ struct ExtendBoundArgs {
   InodeId inode;
   LeaseGeneration generation;
   std::uint64_t bound = 0;
+  std::uint64_t bytes = 0;  // allocated bytes that the file is to have
 };
-Result<std::uint64_t> extend_bound(Env& env, const ExtendBoundArgs& args);  // kLeaseLost, kNoSpace, kRange
+struct ExtendBoundResult {
+  std::uint64_t bound = 0;
+  Allowance allowed;
+};
+// kLeaseLost, kNoSpace, kRange, kQuotaExceeded.
+Result<ExtendBoundResult> extend_bound(Env& env, const ExtendBoundArgs& args);
 
 // --- remove.cc ---
 struct RemoveArgs {
   InodeId parent;
   std::string name;
   bool directory = false;
+  std::uint32_t uid = 0;   // who removes it
+  std::uint64_t size = 0;  // of the file, if that session knows of more than it reported
 };
 struct DirsResult {
   InodeRecord parent;
   InodeRecord new_parent;
+  bool kept = false;  // in the trash, what lost its last name
 };
 Result<DirsResult> remove(Env& env, const RemoveArgs& args);
 // Takes the name (whose dentry the caller removes or replaces) from the inode; deletes it or makes it an
@@ -130,7 +142,14 @@ Result<DirsResult> remove(Env& env, const RemoveArgs& args);
 // what it found, which must not fail (rename is atomic): a regular file lingers as an orphan also without an
 // open.
 enum class NameEnds { kRemoved, kReplaced };
-Result<> drop_name(Env& env, InodeId parent, InodeView& inode, NameEnds how);
+struct DropArgs {
+  InodeId parent;
+  std::string_view name;
+  NameEnds how = NameEnds::kRemoved;
+  std::uint32_t uid = 0;
+  std::uint64_t size = 0;
+};
+Result<bool> drop_name(Env& env, InodeView& inode, const DropArgs& args);  // true: it is in the trash
 
 // --- rename.cc ---
 struct RenameArgs {
@@ -141,7 +160,8 @@ struct RenameArgs {
   InodeId new_parent;
   std::string new_name;
   std::uint32_t flags = 0;
-  std::uint32_t uid = 0, gid = 0;
+  std::uint32_t uid = 0, gid = 0;  // who renames
+  std::uint64_t size = 0;          // of what is replaced, as in RemoveArgs
 };
 Result<DirsResult> rename(Env& env, const RenameArgs& args);
 
@@ -200,8 +220,83 @@ Result<> removexattr(Env& env, InodeId inode, const std::string& name);
 // --- statfs.cc ---
 struct StatFs {
   std::uint64_t total = 0, available = 0, files = 0;
+  std::uint64_t files_max = 0;  // 0: none
 };
 // kStarting: just started, and not all chunkservers have told yet what room they have.
-Result<StatFs> statfs(Env& env);
+// With the quotas above `inode`, if it is given: the least that they leave.
+Result<StatFs> statfs(Env& env, InodeId inode);
+
+// --- quota.cc ---
+struct SetQuotaArgs {
+  enum : std::uint32_t { kBytes = 1, kInodes = 2 };
+  InodeId inode;
+  std::uint32_t valid = 0;
+  std::uint64_t bytes = 0, inodes = 0;  // 0: no limit
+};
+// What is there may be more than the limit: then nothing may be added.
+Result<> set_quota(Env& env, const SetQuotaArgs& args);
+struct QuotaView {
+  InodeId inode;
+  DirectoryRecord record;
+};
+struct GetQuotasArgs {
+  InodeId inode;  // none: of all directories with a quota
+  InodeId after;
+  std::uint32_t limit = 0;
+};
+struct GetQuotasResult {
+  std::vector<QuotaView> items;
+  bool end = false;
+};
+Result<GetQuotasResult> get_quotas(Env& env, const GetQuotasArgs& args);
+
+// --- trash.cc: see meta/trash.h ---
+// For drop_name: puts the inode, whose last name goes, into the trash. False: it is not kept (empty, no
+// regular file, no retention).
+Result<bool> keep(Env& env, InodeView& inode, const DropArgs& args);
+// A removed directory with trash below it; before its DirectoryRecord goes.
+Result<> keep_directory(Env& env, const InodeView& inode, const DropArgs& args);
+Result<> set_retention(Env& env, InodeId directory, std::int64_t nanoseconds);  // -1: as above it
+struct Retention {
+  std::int64_t own = -1;
+  std::int64_t in_force = 0;
+};
+Result<Retention> get_retention(Env& env, InodeId directory);
+struct ListTrashArgs {
+  InodeId parent;    // none: everything
+  std::string name;  // with parent: of this name only, oldest first
+  std::string after;
+  std::uint32_t limit = 0;
+};
+struct ListTrashResult {
+  struct Item {
+    TrashEntry entry;
+    std::optional<InodeRecord> inode;  // of files
+  };
+  std::vector<Item> items;
+  std::string next;
+  bool end = false;
+};
+Result<ListTrashResult> list_trash(Env& env, const ListTrashArgs& args);
+struct UndeleteArgs {
+  TrashId id;
+  InodeId parent;
+  std::string name;
+};
+// kNotFound, kExists, kQuotaExceeded.
+Result<LinkResult> undelete(Env& env, const UndeleteArgs& args);
+// How many of them were there.
+Result<std::uint32_t> empty_trash(Env& env, const std::vector<TrashId>& ids);
+struct ExpireArgs {
+  std::int64_t until = 0;   // what expires by then goes
+  std::uint64_t bytes = 0;  // and of the rest what expires first, until so much is gone
+};
+struct ExpireResult {
+  std::uint32_t files = 0;
+  std::uint64_t bytes = 0;
+  bool more = false;  // there may be more of it
+};
+// One bounded step.
+Result<ExpireResult> expire_trash(Env& env, const ExpireArgs& args);
 
 }  // namespace cairn::meta::ops

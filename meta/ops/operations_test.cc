@@ -128,7 +128,10 @@ TEST_F(OperationsTest, UnlinkedWhileOpenStaysUntilTheLastClose) {
 TEST_F(OperationsTest, ReportOfGrowthLeavesHolesForWhatWasNotWritten) {
   const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
   const InodeId id = file.inode.id;
-  ASSERT_EQ(run([&](ops::Env& env) { return ops::extend_bound(env, {id, *file.exclusive, 10}); }), 10u);
+  ASSERT_EQ(run([&](ops::Env& env) {
+              return ops::extend_bound(env, {id, *file.exclusive, 10});
+            })->bound,
+            10u);
   ops::ReportItem item{id, *file.exclusive, true, 8 * kChunk - 1, {{2, 3}, {5, 6}}, 2 * kChunk};
   EXPECT_EQ(report(item), Code::kOk);
   EXPECT_EQ(inode(id).holes, (Ranges{{0, 2}, {3, 5}, {6, 8}}));
@@ -267,10 +270,10 @@ TEST_F(OperationsTest, BoundNeedsSpace) {
     });
   };
   runner_.cluster.set_space({1 << 20, 2 * kChunk, false});
-  EXPECT_EQ(extend(100), 3u);  // asked for much, gets what there is
+  EXPECT_EQ(extend(100)->bound, 3u);  // asked for much, gets what there is
   runner_.cluster.set_space({1 << 20, 10, false});
   EXPECT_EQ(extend(100).error().code(), Code::kNoSpace);
-  EXPECT_EQ(extend(2), 3u);
+  EXPECT_EQ(extend(2)->bound, 3u);
 }
 
 // Just after a start, room that nobody has told of yet is not room that is missing: fallocate failed, and df
@@ -278,11 +281,11 @@ TEST_F(OperationsTest, BoundNeedsSpace) {
 TEST_F(OperationsTest, SpaceThatIsNotKnownYetIsNotTakenForFull) {
   const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
   runner_.cluster.set_space({1 << 20, 0, false, false});
-  EXPECT_EQ(run([&](ops::Env& env) { return ops::statfs(env); }).error().code(), Code::kStarting);
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::statfs(env, {}); }).error().code(), Code::kStarting);
   const auto extended = run([&](ops::Env& env) {
     return ops::extend_bound(env, {file.inode.id, *file.exclusive, 100});
   });
-  EXPECT_EQ(extended, 100u);
+  EXPECT_EQ(extended->bound, 100u);
 }
 
 TEST_F(OperationsTest, ExtendedAttributes) {
@@ -406,13 +409,13 @@ TEST_F(OperationsTest, RenameLeavesAWhiteout) {
   EXPECT_EQ(left->record.uid, 5u);
   EXPECT_EQ(left->record.gid, 6u);
   EXPECT_EQ(left->record.nlink, 1u);
-  const auto files = run([&](ops::Env& env) { return ops::statfs(env); }).value().files;
+  const auto files = run([&](ops::Env& env) { return ops::statfs(env, {}); }).value().files;
   args.flags |= ops::RenameArgs::kExchange;
   EXPECT_EQ(run([&](ops::Env& env) { return ops::rename(env, args); }).error().code(),
             Code::kInvalidArgument);
   ops::RemoveArgs removal{kRootInode, "f", false};
   ASSERT_TRUE(run([&](ops::Env& env) { return ops::remove(env, removal); }));
-  EXPECT_EQ(run([&](ops::Env& env) { return ops::statfs(env); }).value().files, files - 1);
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::statfs(env, {}); }).value().files, files - 1);
 }
 
 // A reader's report changes nothing but the time of access, and never moves that back.
@@ -567,6 +570,364 @@ TEST_F(ObjectsTest, ListsInPages) {
     after = seen.back();
   }
   EXPECT_EQ(seen, (std::vector<std::string>{"b1", "b2", "b3"}));
+}
+
+// --- quotas ---
+
+class QuotaTest : public OperationsTest {
+ protected:
+  void limit(InodeId directory, std::uint64_t bytes, std::uint64_t inodes) {
+    ASSERT_TRUE(run([&](ops::Env& env) { return ops::set_quota(env, {directory, 3, bytes, inodes}); }));
+  }
+  DirectoryRecord totals(InodeId directory) {
+    return run([&](ops::Env& env) {
+             return ops::get_quotas(env, {directory, {}, 1});
+           })
+        .value()
+        .items.at(0)
+        .record;
+  }
+  Code try_make(InodeId parent, const std::string& name, std::uint32_t mode = S_IFREG | 0644) {
+    ops::MakeArgs args;
+    args.parent = parent;
+    args.name = name;
+    args.mode = mode;
+    auto made = run([&](ops::Env& env) { return ops::make(env, args); });
+    return made ? Code::kOk : made.error().code();
+  }
+  Code rename(InodeId from, const std::string& name, InodeId to, const std::string& new_name,
+              std::uint32_t flags = 0) {
+    auto done = run([&](ops::Env& env) { return ops::rename(env, {from, name, to, new_name, flags}); });
+    return done ? Code::kOk : done.error().code();
+  }
+  Result<ops::ExtendBoundResult> allow(const ops::MakeResult& file, std::uint64_t bytes) {
+    return run([&](ops::Env& env) {
+      return ops::extend_bound(env, {file.inode.id, *file.exclusive, 100, bytes});
+    });
+  }
+  // Written and stored: `bytes` bytes, and the lease is given back.
+  void store(const ops::MakeResult& file, std::uint64_t bytes, ops::Keep keep = ops::Keep::kNone) {
+    ASSERT_TRUE(allow(file, 0));
+    ops::ReportItem item{file.inode.id, *file.exclusive, true, bytes, {}, bytes};
+    item.keep = keep;
+    ASSERT_EQ(report(item), Code::kOk);
+  }
+};
+
+TEST_F(QuotaTest, LimitsTheInodesOfASubtree) {
+  const InodeId top = make(kRootInode, "top", S_IFDIR | 0755).inode.id;
+  const InodeId inner = make(top, "inner", S_IFDIR | 0755).inode.id;
+  make(kRootInode, "outside", S_IFREG | 0644);
+  limit(top, 0, 3);
+  EXPECT_EQ(try_make(inner, "a"), Code::kOk);
+  EXPECT_EQ(try_make(inner, "b", S_IFDIR | 0755), Code::kOk);
+  EXPECT_EQ(try_make(inner, "c"), Code::kQuotaExceeded);
+  EXPECT_EQ(try_make(top, "c", S_IFIFO | 0644), Code::kQuotaExceeded);
+  EXPECT_EQ(rename(kRootInode, "outside", inner, "c"), Code::kQuotaExceeded);
+  EXPECT_EQ(rename(inner, "a", top, "a"), Code::kOk) << "within the subtree nothing is added";
+  EXPECT_EQ(rename(kRootInode, "outside", top, "a"), Code::kOk) << "what is replaced makes room";
+  EXPECT_EQ(totals(top).inodes, 3);
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::remove(env, {inner, "b", true}); }));
+  EXPECT_EQ(try_make(inner, "c"), Code::kOk);
+  // A limit below what is there: it can be made smaller, moved about and out, not larger.
+  limit(top, 0, 1);
+  EXPECT_EQ(rename(inner, "c", top, "c"), Code::kOk);
+  EXPECT_EQ(try_make(top, "d"), Code::kQuotaExceeded);
+  EXPECT_EQ(rename(top, "c", kRootInode, "c"), Code::kOk);
+  limit(top, 0, 0);
+  EXPECT_EQ(try_make(top, "d"), Code::kOk);
+}
+
+TEST_F(QuotaTest, EveryLimitAboveCountsAndExchangeIsOneChange) {
+  const InodeId top = make(kRootInode, "top", S_IFDIR | 0755).inode.id;
+  const InodeId inner = make(top, "inner", S_IFDIR | 0755).inode.id;
+  limit(top, 0, 2);
+  limit(inner, 0, 9);
+  EXPECT_EQ(try_make(inner, "a"), Code::kOk);
+  EXPECT_EQ(try_make(inner, "b"), Code::kQuotaExceeded);
+  make(kRootInode, "file", S_IFREG | 0644);
+  EXPECT_EQ(rename(kRootInode, "file", inner, "a", 2), Code::kOk) << "one for one";
+  const InodeId big = make(kRootInode, "big", S_IFDIR | 0755).inode.id;
+  make(big, "x", S_IFREG | 0644);
+  EXPECT_EQ(rename(kRootInode, "big", inner, "a", 2), Code::kQuotaExceeded) << "two for one";
+  EXPECT_EQ(totals(top).inodes, 2);
+}
+
+TEST_F(QuotaTest, WritersTogetherStayBelowTheLimit) {
+  const InodeId top = make(kRootInode, "top", S_IFDIR | 0755).inode.id;
+  limit(top, 100'000, 0);
+  const auto a = make(top, "a", S_IFREG | 0644, true), b = make(top, "b", S_IFREG | 0644, true);
+  EXPECT_EQ(allow(a, 60'000)->allowed.bytes_max, 60'000u) << "nothing ahead of the first bytes";
+  EXPECT_EQ(totals(top).bytes, 60'000) << "charged before it is stored";
+  EXPECT_EQ(allow(b, 40'001).error().code(), Code::kQuotaExceeded);
+  EXPECT_TRUE(allow(b, 30'000)->allowed.limited);
+  // Ahead: a part of what is left at most.
+  EXPECT_EQ(allow(a, 61'000)->allowed.bytes_max, 61'000u + 9'000 / 16);
+  store(a, 50'000);
+  EXPECT_EQ(totals(top).bytes, 80'000) << "what is not needed is free again";
+  // A holder that keeps its lease gives back what it says.
+  ops::ReportItem item{b.inode.id, *b.exclusive, true, 10'000, {}, 10'000};
+  item.bytes_max = 15'000;
+  ASSERT_EQ(report(item), Code::kOk);
+  EXPECT_EQ(totals(top).bytes, 65'000);
+  item.bytes_max.reset();
+  item.size = item.bytes = 12'000;
+  ASSERT_EQ(report(item), Code::kOk);
+  EXPECT_EQ(totals(top).bytes, 65'000) << "it grew into what was reserved";
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::remove(env, {top, "b", false}); }));
+  EXPECT_EQ(totals(top).bytes, 50'000);
+  ASSERT_TRUE(set_size(a.inode.id, 0));
+  EXPECT_EQ(totals(top).bytes, 0);
+}
+
+TEST_F(QuotaTest, WhatWasWrittenWithoutALimitIsChargedNotRefused) {
+  const InodeId top = make(kRootInode, "top", S_IFDIR | 0755).inode.id;
+  const auto file = make(top, "f", S_IFREG | 0644, true);
+  limit(top, 1000, 0);
+  store(file, 5000, ops::Keep::kExclusive);
+  EXPECT_EQ(totals(top).bytes, 5000);
+  EXPECT_EQ(allow(file, 5001).error().code(), Code::kQuotaExceeded);
+  EXPECT_EQ(allow(file, 0)->allowed.bytes_max, 5000u);
+  EXPECT_EQ(try_make(top, "empty"), Code::kOk) << "an empty file has no bytes";
+  ASSERT_TRUE(set_size(file.inode.id, 100));
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::statfs(env, top); })->total, 1000u);
+}
+
+TEST_F(QuotaTest, AReservationEndsWithItsLeaseAndMovesWithItsFile) {
+  const InodeId top = make(kRootInode, "top", S_IFDIR | 0755).inode.id;
+  const InodeId other = make(kRootInode, "other", S_IFDIR | 0755).inode.id;
+  limit(top, 100'000, 0);
+  const auto file = make(top, "f", S_IFREG | 0644, true);
+  ASSERT_TRUE(allow(file, 50'000));
+  limit(other, 40'000, 0);
+  EXPECT_EQ(rename(top, "f", other, "f"), Code::kQuotaExceeded);
+  limit(other, 60'000, 0);
+  EXPECT_EQ(rename(top, "f", other, "f"), Code::kOk);
+  EXPECT_EQ(totals(top).bytes, 0);
+  EXPECT_EQ(totals(other).bytes, 50'000);
+  ASSERT_TRUE(run([&](ops::Env& env) { return release_exclusive(env.txn, file.inode.id); }));
+  EXPECT_EQ(totals(other).bytes, 0);
+  EXPECT_FALSE(inode(file.inode.id).flags & InodeRecord::kHasReserved);
+}
+
+TEST_F(QuotaTest, StatfsShowsTheTightestAndTheListAllOfThem) {
+  const InodeId top = make(kRootInode, "top", S_IFDIR | 0755).inode.id;
+  const InodeId inner = make(top, "inner", S_IFDIR | 0755).inode.id;
+  const auto file = make(inner, "f", S_IFREG | 0644, true);
+  store(file, 4000);
+  runner_.cluster.set_space({1 << 30, 1 << 29, false});
+  limit(top, 10'000, 5);
+  limit(inner, std::uint64_t{1} << 31, 0);
+  for (const InodeId at : {inner, file.inode.id}) {
+    const auto seen = run([&](ops::Env& env) { return ops::statfs(env, at); }).value();
+    EXPECT_EQ(seen.total, 10'000u);
+    EXPECT_EQ(seen.available, 6'000u);
+    EXPECT_EQ(seen.files_max, 5u);
+    EXPECT_EQ(seen.files, 2u);
+  }
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::statfs(env, {}); })->total, 1u << 30);
+  const auto page = [&](InodeId after) {
+    return run([&](ops::Env& env) { return ops::get_quotas(env, {{}, after, 1}); }).value();
+  };
+  EXPECT_EQ(page({}).items.at(0).inode, top);
+  EXPECT_FALSE(page({}).end);
+  EXPECT_EQ(page(top).items.at(0).inode, inner);
+  EXPECT_TRUE(page(top).end);
+  limit(top, 0, 0);
+  EXPECT_EQ(page({}).items.at(0).inode, inner);
+}
+
+// --- trash ---
+
+class TrashTest : public QuotaTest {
+ protected:
+  static constexpr std::int64_t kHour = 3'600'000'000'000;
+  TrashTest() { runner_.retention_ns = 24 * kHour; }
+  InodeId make_file(InodeId parent, const std::string& name, std::uint64_t bytes = 5000) {
+    const auto file = make(parent, name, S_IFREG | 0644, true);
+    EXPECT_TRUE(allow(file, 0));
+    ops::ReportItem item{file.inode.id, *file.exclusive, true, bytes, {}, bytes};
+    item.keep = ops::Keep::kNone;
+    item.closed = 1;
+    EXPECT_EQ(report(item), Code::kOk);
+    return file.inode.id;
+  }
+  Result<ops::DirsResult> remove(InodeId parent, const std::string& name, bool directory = false) {
+    return run([&](ops::Env& env) { return ops::remove(env, {parent, name, directory, 7}); });
+  }
+  std::vector<TrashEntry> trash(InodeId parent = {}, const std::string& name = {}) {
+    std::vector<TrashEntry> out;
+    ops::ListTrashArgs args{parent, name, {}, 2};
+    for (bool end = false; !end;) {
+      auto page = run([&](ops::Env& env) { return ops::list_trash(env, args); }).value();
+      for (auto& item : page.items) out.push_back(item.entry);
+      args.after = page.next;
+      end = page.end;
+    }
+    return out;
+  }
+  Code undelete(const TrashEntry& entry, InodeId parent, const std::string& name) {
+    auto done = run([&](ops::Env& env) { return ops::undelete(env, {entry.id, parent, name}); });
+    return done ? Code::kOk : done.error().code();
+  }
+  ops::ExpireResult expire(std::int64_t until, std::uint64_t bytes = 0) {
+    return run([&](ops::Env& env) { return ops::expire_trash(env, {until, bytes}); }).value();
+  }
+  Counters counters() {
+    return run([&](ops::Env& env) { return load_counters(env.txn); }).value();
+  }
+};
+
+TEST_F(TrashTest, ADeletedFileComesBackAsItWas) {
+  const InodeId top = make(kRootInode, "top", S_IFDIR | 0755).inode.id;
+  limit(top, 100'000, 1);
+  const InodeId id = make_file(top, "f");
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::setxattr(env, {id, "user.a", "1", 0}); }));
+  const InodeRecord before = inode(id);
+  EXPECT_TRUE(remove(top, "f")->kept);
+  EXPECT_EQ(inode(id).nlink, 0u);
+  EXPECT_EQ(totals(top).bytes, 0) << "the trash counts for no quota";
+  EXPECT_EQ(counters().trash_files, 1u);
+  EXPECT_EQ(counters().trash_bytes, 5000u);
+  const auto kept = trash(top, "f");
+  ASSERT_EQ(kept.size(), 1u);
+  EXPECT_EQ(kept[0].record.by, 7u);
+  EXPECT_EQ(kept[0].expires, kept[0].id.deleted + 24 * kHour);
+  // Never over an existing name, never past a quota.
+  make_file(top, "f");
+  EXPECT_EQ(undelete(kept[0], top, "f"), Code::kExists);
+  EXPECT_EQ(undelete(kept[0], top, "g"), Code::kQuotaExceeded);
+  EXPECT_EQ(undelete(kept[0], kRootInode, "g"), Code::kOk);
+  EXPECT_EQ(undelete(kept[0], kRootInode, "h"), Code::kNotFound);
+  InodeRecord after = inode(id);
+  EXPECT_EQ(after.parent, kRootInode);
+  after.parent = before.parent;
+  after.ctime = before.ctime;
+  after.change = before.change;
+  EXPECT_EQ(after, before);
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::getxattr(env, id, "user.a"); }), "1");
+  EXPECT_EQ(counters().trash_files, 0u);
+  EXPECT_TRUE(trash().empty());
+  EXPECT_TRUE(runner_.cluster.purges().empty());
+}
+
+TEST_F(TrashTest, WhatIsKept) {
+  make_file(kRootInode, "empty", 0);
+  EXPECT_FALSE(remove(kRootInode, "empty")->kept);
+  make_file(kRootInode, "unsaved", 0);
+  EXPECT_TRUE(run([&](ops::Env& env) {
+                return ops::remove(env, {kRootInode, "unsaved", false, 0, 10});
+              })->kept)
+      << "the client has bytes that it did not report";
+  make(kRootInode, "link", S_IFLNK | 0777);
+  EXPECT_FALSE(remove(kRootInode, "link")->kept);
+  const InodeId two = make_file(kRootInode, "one");
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::link(env, {two, kRootInode, "two"}); }));
+  EXPECT_FALSE(remove(kRootInode, "one")->kept) << "it has another name";
+  EXPECT_TRUE(remove(kRootInode, "two")->kept);
+  // Per directory, inherited by the subtree.
+  const InodeId top = make(kRootInode, "top", S_IFDIR | 0755).inode.id;
+  const InodeId inner = make(top, "inner", S_IFDIR | 0755).inode.id;
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::set_retention(env, top, 0); }));
+  make_file(inner, "f");
+  EXPECT_FALSE(remove(inner, "f")->kept);
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::set_retention(env, inner, kHour); }));
+  make_file(inner, "f");
+  EXPECT_TRUE(remove(inner, "f")->kept);
+  EXPECT_EQ(trash(inner).at(0).expires, trash(inner).at(0).id.deleted + kHour);
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::set_retention(env, inner, -1); }));
+  const auto retention = run([&](ops::Env& env) { return ops::get_retention(env, inner); }).value();
+  EXPECT_EQ(retention.own, -1);
+  EXPECT_EQ(retention.in_force, 0);
+  // Replaced by rename: kept too, and it needs not linger.
+  make_file(kRootInode, "new");
+  make_file(kRootInode, "old", 100);
+  EXPECT_EQ(rename(kRootInode, "new", kRootInode, "old"), Code::kOk);
+  EXPECT_EQ(trash(kRootInode, "old").size(), 1u);
+  EXPECT_TRUE(runner_.gate.lingering.empty());
+  // Emptied by O_TRUNC: not a removal.
+  const auto opened = run([&](ops::Env& env) {
+    return ops::open(env, {make_file(kRootInode, "cut"), true, true});
+  });
+  EXPECT_TRUE(trash(kRootInode, "cut").empty());
+}
+
+TEST_F(TrashTest, VersionsOfOneNameAreOldestFirst) {
+  std::vector<InodeId> made;
+  for (int i = 0; i < 3; ++i) {
+    made.push_back(make_file(kRootInode, "f"));
+    remove(kRootInode, "f").value();
+    make_file(kRootInode, "ff");
+    remove(kRootInode, "ff").value();
+  }
+  const auto found = trash(kRootInode, "f");
+  ASSERT_EQ(found.size(), 3u);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(found[i].id.inode, made[i]);
+  EXPECT_EQ(trash(kRootInode).size(), 6u);
+  EXPECT_EQ(trash().size(), 6u);
+  std::vector<TrashId> ids{found[0].id, found[1].id, found[1].id};
+  EXPECT_EQ(run([&](ops::Env& env) { return ops::empty_trash(env, ids); }), 2u);
+  EXPECT_EQ(runner_.cluster.purges().size(), 2u);
+  EXPECT_EQ(counters().trash_files, 4u);
+}
+
+TEST_F(TrashTest, ExpiryTakesWhatIsDueAndPressureTheOldestBeyond) {
+  for (const char* name : {"a", "b", "c", "d"}) {
+    make_file(kRootInode, name);
+    remove(kRootInode, name).value();
+  }
+  const std::int64_t due = trash(kRootInode, "b").at(0).expires;
+  EXPECT_EQ(expire(trash(kRootInode, "a").at(0).expires - 1).files, 0u);
+  const auto expired = expire(due);
+  EXPECT_EQ(expired.files, 2u);
+  EXPECT_EQ(expired.bytes, 10'000u);
+  EXPECT_FALSE(expired.more);
+  EXPECT_EQ(runner_.cluster.purges().size(), 2u);
+  EXPECT_EQ(expire(0, 1).files, 1u);
+  EXPECT_TRUE(trash(kRootInode, "c").empty());
+  EXPECT_EQ(trash(kRootInode, "d").size(), 1u);
+  EXPECT_EQ(expire(0, 1 << 20).files, 1u);
+  EXPECT_EQ(counters().trash_bytes, 0u);
+}
+
+TEST_F(TrashTest, AnOpenFileIsAnOrphanWhenItsTimeIsOver) {
+  const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
+  store(file, 5000, ops::Keep::kExclusive);
+  EXPECT_TRUE(remove(kRootInode, "f")->kept);
+  // It is written on, and reported.
+  store(file, 9000, ops::Keep::kExclusive);
+  EXPECT_EQ(counters().trash_bytes, 9000u);
+  EXPECT_EQ(expire(INT64_MAX).files, 1u);
+  EXPECT_EQ(counters().trash_bytes, 0u);
+  EXPECT_TRUE(runner_.cluster.purges().empty());
+  store(file, 9500, ops::Keep::kExclusive);
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::close_opens(env, file.inode.id, 1); }));
+  EXPECT_EQ(runner_.cluster.purges().size(), 1u);
+  EXPECT_FALSE(run([&](ops::Env& env) { return ops::getattr(env, file.inode.id); }));
+}
+
+TEST_F(TrashTest, ARemovedDirectoryIsRememberedForWhatWasInIt) {
+  const InodeId top = make(kRootInode, "top", S_IFDIR | 0755).inode.id;
+  const InodeId inner = make(top, "inner", S_IFDIR | 0750).inode.id;
+  make(kRootInode, "plain", S_IFDIR | 0755);
+  make_file(inner, "f");
+  remove(inner, "f").value();
+  // What moves takes along what was deleted in it.
+  EXPECT_EQ(rename(top, "inner", top, "moved"), Code::kOk);
+  EXPECT_EQ(trash(inner, "f").size(), 1u);
+  ASSERT_TRUE(remove(top, "moved", true));
+  ASSERT_TRUE(remove(kRootInode, "top", true));
+  ASSERT_TRUE(remove(kRootInode, "plain", true));
+  const auto left = trash(kRootInode);
+  ASSERT_EQ(left.size(), 1u);
+  EXPECT_EQ(left[0].id.name, "top");
+  const auto below = trash(top);
+  ASSERT_EQ(below.size(), 1u);
+  EXPECT_EQ(below[0].record.mode & 07777, 0750u);
+  EXPECT_EQ(undelete(below[0], kRootInode, "x"), Code::kIsDirectory);
+  EXPECT_EQ(undelete(trash(inner).at(0), kRootInode, "f"), Code::kOk);
+  expire(INT64_MAX);
+  EXPECT_TRUE(trash().empty());
 }
 
 }  // namespace

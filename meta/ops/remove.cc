@@ -1,31 +1,41 @@
 #include "meta/keys.h"
 #include "meta/ops/operations.h"
+#include "meta/quota.h"
 #include "store/base/log.h"
 
 namespace cairn::meta::ops {
 
-Result<> drop_name(Env& env, InodeId parent, InodeView& inode, NameEnds how) {
+Result<bool> drop_name(Env& env, InodeView& inode, const DropArgs& args) {
   InodeRecord& record = inode.record;
   touch(env.txn, record);
   record.nlink = record.is_directory() ? 0 : record.nlink - 1;
   if (record.nlink > 0) {
-    TRYV(name_removed(env.txn, inode.id, record, parent));
+    TRYV(name_removed(env.txn, inode.id, record, args.parent));
     store_inode(env.txn, inode.id, record);
-    return {};
+    return false;
   }
-  TRYV(add_usage(env.txn, record.parent, -static_cast<std::int64_t>(record.bytes), -1));
+  TRY(const std::int64_t bytes, charged_bytes(env.txn, inode.id, record));
+  TRYV(add_usage(env.txn, record.parent, -bytes, -1));
   record.parent = InodeId{};
+  forget_reserved(env.txn, inode.id, record);
+  TRY(const bool kept, keep(env, inode, args));
+  if (kept) return true;
   TRY(const bool open, is_open(env.txn, inode.id));
-  const bool lingers = !open && how == NameEnds::kReplaced && record.is_regular();
+  const bool lingers = !open && args.how == NameEnds::kReplaced && record.is_regular();
+  if (record.is_directory()) TRYV(keep_directory(env, inode, args));
   if (lingers) env.gate.lingers(inode.id);
   if (!open && !lingers) {
     env.gate.deleted(inode.id);
-    return delete_inode(env.txn, env.cluster, inode.id, record);
+    TRYV(delete_inode(env.txn, env.cluster, inode.id, record));
+    return false;
   }
-  if (record.is_directory()) env.txn.erase(keys::directory(inode.id));
+  if (record.is_directory()) {
+    env.txn.erase(keys::directory(inode.id));
+    env.txn.erase(keys::directory_setting(inode.id));
+  }
   env.txn.put(keys::orphan(inode.id), CountRecord{1}.encode());
   store_inode(env.txn, inode.id, record);
-  return {};
+  return false;
 }
 
 Result<DirsResult> remove(Env& env, const RemoveArgs& args) {
@@ -51,8 +61,9 @@ Result<DirsResult> remove(Env& env, const RemoveArgs& args) {
   erase_dentry(env.txn, args.parent, args.name, *dentry);
   touch_entries(env.txn, parent);
   store_inode(env.txn, args.parent, parent);
-  TRYV(drop_name(env, args.parent, inode, NameEnds::kRemoved));
-  return DirsResult{std::move(parent), {}};
+  TRY(const bool kept,
+      drop_name(env, inode, {args.parent, args.name, NameEnds::kRemoved, args.uid, args.size}));
+  return DirsResult{std::move(parent), {}, kept};
 }
 
 }  // namespace cairn::meta::ops

@@ -20,18 +20,18 @@ Result<> check_not_below(Txn& txn, InodeId directory, InodeId inode) {
 }
 
 // A name of `inode` moved from one directory to another: where it is accounted for, and ".." of a directory.
-Result<> reparent(Env& env, InodeView& inode, InodeId from, InodeId to) {
+Result<> reparent(Env& env, InodeView& inode, InodeId from, InodeId to, UsageChange& usage) {
   touch(env.txn, inode.record);
   if (from != to) {
     if (inode.record.is_directory()) {
       TRY(auto directory, load_directory(env.txn, inode.id));
-      TRYV(add_usage(env.txn, from, -directory.bytes, -directory.inodes - 1));
-      TRYV(add_usage(env.txn, to, directory.bytes, directory.inodes + 1));
+      usage.add(from, -directory.bytes, -directory.inodes - 1);
+      usage.add(to, directory.bytes, directory.inodes + 1);
       directory.parent = to;
       store_directory(env.txn, inode.id, directory);
       inode.record.parent = to;
     } else {
-      TRYV(name_moved(env.txn, inode.id, inode.record, from, to));
+      TRYV(name_moved(env.txn, inode.id, inode.record, from, to, usage));
     }
   }
   store_inode(env.txn, inode.id, inode.record);
@@ -54,7 +54,7 @@ Result<> check_replace(Env& env, const RenameArgs& args, const InodeView& source
 
 // The character device 0:0 that takes the place of what moved: it tells a union file system that the name
 // below is gone.
-Result<> leave_whiteout(Env& env, const RenameArgs& args, std::uint64_t cookie) {
+Result<> leave_whiteout(Env& env, const RenameArgs& args, std::uint64_t cookie, UsageChange& usage) {
   InodeRecord inode;
   inode.mode = S_IFCHR;
   inode.uid = args.uid;
@@ -66,7 +66,7 @@ Result<> leave_whiteout(Env& env, const RenameArgs& args, std::uint64_t cookie) 
   const InodeId id(env.txn.next_id());
   store_inode(env.txn, id, inode);
   replace_dentry(env.txn, args.parent, args.name, {id, S_IFCHR, cookie});
-  TRYV(add_usage(env.txn, args.parent, 0, 1));
+  usage.add(args.parent, 0, 1);
   return add_counters(env.txn, 1, 0, 0);
 }
 
@@ -130,22 +130,26 @@ Result<DirsResult> rename(Env& env, const RenameArgs& args) {
     store_inode(txn, args.new_parent, new_parent);
   }
 
+  UsageChange usage;
+  bool kept = false;
   if (exchange) {
     replace_dentry(txn, args.parent, args.name, {to->inode, to->type, from->cookie});
     replace_dentry(txn, args.new_parent, args.new_name, {from->inode, from->type, to->cookie});
-    TRYV(reparent(env, source, args.parent, args.new_parent));
-    TRYV(reparent(env, *target, args.new_parent, args.parent));
+    TRYV(reparent(env, source, args.parent, args.new_parent, usage));
+    TRYV(reparent(env, *target, args.new_parent, args.parent, usage));
   } else {
     erase_dentry(txn, args.parent, args.name, *from);
     if (target) {
       erase_dentry(txn, args.new_parent, args.new_name, *to);
-      TRYV(drop_name(env, args.new_parent, *target, NameEnds::kReplaced));
+      TRY(kept, drop_name(env, *target,
+                          {args.new_parent, args.new_name, NameEnds::kReplaced, args.uid, args.size}));
     }
     TRYV(add_dentry(txn, args.new_parent, args.new_name, source.id, from->type));
-    TRYV(reparent(env, source, args.parent, args.new_parent));
-    if (whiteout) TRYV(leave_whiteout(env, args, from->cookie));
+    TRYV(reparent(env, source, args.parent, args.new_parent, usage));
+    if (whiteout) TRYV(leave_whiteout(env, args, from->cookie, usage));
   }
-  return DirsResult{parent, last};
+  TRYV(usage.apply(txn, Limits::kEnforced));
+  return DirsResult{parent, last, kept};
 }
 
 }  // namespace cairn::meta::ops

@@ -5,6 +5,7 @@
 #include "meta/keys.h"
 #include "meta/ops/acl.h"
 #include "meta/ops/operations.h"
+#include "meta/quota.h"
 
 namespace cairn::meta::ops {
 
@@ -56,7 +57,7 @@ Result<Code> report_one(Env& env, const ReportItem& item, bool durable) {
     if (item.has_size) {
       if (const Code code = check_extent(inode, item); code != Code::kOk) return code;
       if (const Code code = apply_extent(inode, item, durable); code != Code::kOk) return code;
-      TRYV(set_bytes(env.txn, inode, item.bytes));
+      TRYV(report_bytes(env.txn, item.inode, inode, item.bytes, item.bytes_max));
     }
     // Who does not hold the file has only read it.
     if (item.atime != 0) inode.atime = holds ? item.atime : std::max(inode.atime, item.atime);
@@ -68,7 +69,7 @@ Result<Code> report_one(Env& env, const ReportItem& item, bool durable) {
     if (needs_lease) touch(env.txn, inode);
     store_inode(env.txn, item.inode, inode);
   }
-  if (holds && item.keep != Keep::kExclusive) TRYV(drop_exclusive(env.txn, item.inode));
+  if (holds && item.keep != Keep::kExclusive) TRYV(release_exclusive(env.txn, item.inode));
   if (item.closed > 0) TRYV(close_opens(env, item.inode, item.closed));
   return refused ? Code::kLeaseLost : Code::kOk;
 }

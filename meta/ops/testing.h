@@ -23,10 +23,13 @@ class FakeCluster : public Cluster {
     return space_;
   }
   std::uint64_t routing_version() const override { return 7; }
-  void queue_purge(Txn&, DataId data, PoolId, std::uint32_t chunks) override {
-    std::lock_guard lock(mutex_);
-    purges_.push_back({data, chunks});
+  void queue_purge(Txn& txn, DataId data, PoolId, std::uint32_t chunks) override {
+    txn.on_commit([this, data, chunks] {
+      std::lock_guard lock(mutex_);
+      purges_.push_back({data, chunks});
+    });
   }
+  rpc::Task<Result<bool>> purged(Deadline) override { co_return false; }
   std::uint64_t queue_fence(Txn&, SessionId session) override {
     std::lock_guard lock(mutex_);
     fenced_.push_back(session);
@@ -95,12 +98,13 @@ class OpRunner final : public IdSource {
   auto run(SessionId session, Operation operation) {
     const StagedWrites nothing;
     OverlayTxn txn(kv, nothing, *this, ++wall_ns);
-    ops::Env env{txn, cluster, gate, session};
+    ops::Env env{txn, cluster, gate, session, retention_ns};
     auto result = operation(env);
     if (!result) return result;
     KvBatch batch;
     for (auto& [key, value] : txn.writes()) batch.push_back({key, value});
     CHECK(kv.write(batch).has_value(), "a map store takes everything");
+    for (auto& action : txn.actions()) action();
     return result;
   }
 
@@ -108,6 +112,7 @@ class OpRunner final : public IdSource {
   FakeCluster cluster;
   OpenGate gate;
   std::int64_t wall_ns = 1000;
+  std::int64_t retention_ns = 0;  // by default nothing is kept
 
  private:
   std::uint64_t next_id_ = 1024;

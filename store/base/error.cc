@@ -51,6 +51,7 @@ constexpr std::array kNames = {
     CodeName{Code::kNeedsOperator, "needs_operator"},
     CodeName{Code::kLeaseLost, "lease_lost"},
     CodeName{Code::kRange, "range"},
+    CodeName{Code::kQuotaExceeded, "quota_exceeded"},
     CodeName{Code::kWrongEpoch, "wrong_epoch"},
     CodeName{Code::kNotServing, "not_serving"},
     CodeName{Code::kBusyPending, "busy_pending"},

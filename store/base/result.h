@@ -55,6 +55,7 @@ enum class Code : unsigned short {
   kNeedsOperator = 313,  // refused until an operator decides (the message says what to run)
   kLeaseLost = 315,      // the lease under which this was sent is no longer held
   kRange = 316,          // value too large for the place (ERANGE, EFBIG)
+  kQuotaExceeded = 317,  // more than a directory's quota allows below it (EDQUOT)
 
   kWrongEpoch = 400,   // the group has another epoch: refresh the routing table and try again
   kNotServing = 401,   // this member does not serve the group now (not in sync, catching up, lease over)

@@ -36,18 +36,26 @@ namespace cairn::rpc {
   X(SetXattr, 23, SetXattrRequest, Empty)                     \
   X(ListXattr, 24, InodeRequest, ListXattrReply)              \
   X(RemoveXattr, 25, RemoveXattrRequest, Empty)               \
-  X(StatFs, 26, Empty, StatFsReply)                           \
+  X(StatFs, 26, StatFsRequest, StatFsReply)                   \
   X(SyncMeta, 27, SyncMetaRequest, Empty)                     \
   X(Lock, 30, LockRequest, LockReply)                         \
   X(CancelLock, 31, CancelLockRequest, CancelLockReply)       \
   X(TestLock, 32, TestLockRequest, TestLockReply)             \
   X(NameLocks, 33, NameLocksRequest, Empty)                   \
+  X(SetQuota, 34, SetQuotaRequest, Empty)                     \
+  X(GetQuotas, 35, GetQuotasRequest, GetQuotasReply)          \
+  X(SetRetention, 36, SetRetentionRequest, Empty)             \
+  X(GetRetention, 37, InodeRequest, GetRetentionReply)        \
+  X(ListTrash, 38, ListTrashRequest, ListTrashReply)          \
+  X(Undelete, 39, UndeleteRequest, AttrReply)                 \
   X(CreateObject, 40, CreateObjectRequest, CreateObjectReply) \
   X(Seal, 41, SealRequest, SealReply)                         \
   X(AbortObject, 42, AbortObjectRequest, Empty)               \
   X(GetObjects, 43, GetObjectsRequest, GetObjectsReply)       \
   X(ListObjects, 44, ListObjectsRequest, ListObjectsReply)    \
   X(DeleteObject, 45, DeleteObjectRequest, Empty)             \
+  X(EmptyTrash, 46, EmptyTrashRequest, EmptyTrashReply)       \
+  X(Reclaim, 47, ReclaimRequest, ReclaimReply)                \
   /* anyone -> meta */                                        \
   X(Status, 60, StatusRequest, StatusReply)                   \
   X(Admin, 61, AdminRequest, Empty)                           \

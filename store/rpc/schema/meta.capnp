@@ -63,6 +63,10 @@ struct Layout {
   holes @1 :List(Range);       # chunk indices below the size that were never written
   trim @2 :Range;              # bytes to be trimmed before the file may grow past `from` (empty: none)
   bound @3 :UInt64;            # first chunk index that the holder may not write yet
+  # In the answers to Open, Make, SetAttr: the file is below a byte quota, and its exclusive holder may let it have so many
+  # allocated bytes; ExtendBound asks for more.
+  limited @4 :Bool;
+  bytesMax @5 :UInt64;
 }
 
 struct LookupRequest { session @0 :UInt64; parent @1 :UInt64; name @2 :Data; }
@@ -73,7 +77,8 @@ struct GetAttrRequest { session @0 :UInt64; inode @1 :UInt64; }
 # for its attributes after each name it makes or removes. Absent: the client asks again.
 # layout: of regular files, in the answer to GetAttr.
 struct AttrReply { attr @0 :Attr; grants @1 :List(Grant); parentAttr @2 :Attr; layout @3 :Layout; }
-struct DirsReply { parent @0 :Attr; newParent @1 :Attr; }
+# kept: the file whose last name went is in the trash now, and may come back: what is not reported of it still counts.
+struct DirsReply { parent @0 :Attr; newParent @1 :Attr; kept @2 :Bool; }
 
 struct SetAttrRequest {
   mutation @0 :Mutation;
@@ -126,13 +131,18 @@ struct ReportRequest {
     hasMode @11 :Bool;
     mode @12 :UInt32;          # permission bits
     punched @13 :List(Range);  # chunk indices emptied since the last report: holes again (with hasSize)
+    hasBytesMax @14 :Bool;     # the holder needs only so many allocated bytes of what it was allowed: the rest is given back
+    bytesMax @15 :UInt64;
   }
 }
 struct ReportReply { codes @0 :List(UInt16); }   # one an item; leaseLost: this session does not hold it any more
-struct ExtendBoundRequest { mutation @0 :Mutation; inode @1 :UInt64; generation @2 :UInt64; bound @3 :UInt64; }
-struct ExtendBoundReply { bound @0 :UInt64; }
+# bytes: the file wants to have so many allocated bytes (0: not asked); quotaExceeded if a quota above it does not allow them.
+struct ExtendBoundRequest { mutation @0 :Mutation; inode @1 :UInt64; generation @2 :UInt64; bound @3 :UInt64; bytes @4 :UInt64; }
+struct ExtendBoundReply { bound @0 :UInt64; limited @1 :Bool; bytesMax @2 :UInt64; }  # the latter as in Layout
 
-struct RemoveRequest { mutation @0 :Mutation; parent @1 :UInt64; name @2 :Data; directory @3 :Bool; }  # unlink, rmdir
+# unlink, rmdir. uid: who removes it; size: of the file, if this client knows of more than it reported (an empty file is not
+# kept in the trash).
+struct RemoveRequest { mutation @0 :Mutation; parent @1 :UInt64; name @2 :Data; directory @3 :Bool; uid @4 :UInt32; size @5 :UInt64; }
 struct RenameRequest {
   mutation @0 :Mutation;
   parent @1 :UInt64;
@@ -140,8 +150,9 @@ struct RenameRequest {
   newParent @3 :UInt64;
   newName @4 :Data;
   flags @5 :UInt32;            # 1 NOREPLACE, 2 EXCHANGE, 4 WHITEOUT (as renameat2)
-  uid @6 :UInt32;              # who makes the whiteout
+  uid @6 :UInt32;              # who makes the whiteout, and removes what is replaced
   gid @7 :UInt32;
+  size @8 :UInt64;             # of what is replaced, as in RemoveRequest
 }
 struct LinkRequest { mutation @0 :Mutation; inode @1 :UInt64; parent @2 :UInt64; name @3 :Data; }
 struct ReadLinkReply { target @0 :Data; }
@@ -168,7 +179,56 @@ struct SetXattrRequest { mutation @0 :Mutation; inode @1 :UInt64; name @2 :Data;
 struct ListXattrReply { names @0 :List(Data); }
 struct RemoveXattrRequest { mutation @0 :Mutation; inode @1 :UInt64; name @2 :Data; }
 
-struct StatFsReply { total @0 :UInt64; available @1 :UInt64; files @2 :UInt64; }
+struct StatFsRequest { inode @0 :UInt64; }  # 0: the cluster; else with the quotas above it
+# filesMax: of the quota on inodes with the least left (0: none); then `files` are those that account to it.
+struct StatFsReply { total @0 :UInt64; available @1 :UInt64; files @2 :UInt64; filesMax @3 :UInt64; }
+
+# --- quotas: limits on what a directory's subtree has; 0: none ---
+struct SetQuotaRequest { mutation @0 :Mutation; inode @1 :UInt64; valid @2 :UInt32; bytes @3 :UInt64; inodes @4 :UInt64; }  # valid: 1 bytes, 2 inodes
+struct GetQuotasRequest {
+  session @0 :UInt64;
+  inode @1 :UInt64;            # of this directory, limited or not; 0: of all that are limited
+  after @2 :UInt64;            # the last inode of the page before
+  limit @3 :UInt32;
+}
+struct GetQuotasReply {
+  items @0 :List(Item);
+  end @1 :Bool;
+  # bytes, inodes: what the subtree has; bytes with what writers were allowed and did not store yet.
+  struct Item { inode @0 :UInt64; bytesMax @1 :UInt64; inodesMax @2 :UInt64; bytes @3 :UInt64; inodes @4 :UInt64; }
+}
+
+# --- trash: files whose last name went, until their retention is over or their space is needed ---
+struct SetRetentionRequest { mutation @0 :Mutation; inode @1 :UInt64; nanoseconds @2 :Int64; }  # 0: nothing is kept; -1: as above it
+struct GetRetentionReply { own @0 :Int64; inForce @1 :Int64; }   # own: -1 if it has none
+struct TrashEntry {
+  inode @0 :UInt64;
+  parent @1 :UInt64;           # the directory that it was removed from
+  name @2 :Data;
+  deleted @3 :Int64;
+  expires @4 :Int64;
+  attr @5 :Attr;               # directories: mode and owner only
+  by @6 :UInt32;               # uid of who removed it
+  client @7 :Data;             # name of the client that did
+}
+# Removed directories are listed too, if something that was deleted in them is in the trash.
+struct ListTrashRequest {
+  session @0 :UInt64;
+  parent @1 :UInt64;           # 0: everything, in no useful order
+  name @2 :Data;               # with `parent`: of this name only; oldest first
+  after @3 :Data;              # `next` of the page before
+  limit @4 :UInt32;
+}
+struct ListTrashReply { items @0 :List(TrashEntry); next @1 :Data; end @2 :Bool; files @3 :UInt64; bytes @4 :UInt64; }
+struct TrashId { inode @0 :UInt64; parent @1 :UInt64; name @2 :Data; deleted @3 :Int64; }   # as listed
+struct UndeleteRequest { mutation @0 :Mutation; id @1 :TrashId; parent @2 :UInt64; name @3 :Data; }  # exists: never over an existing name
+struct EmptyTrashRequest { mutation @0 :Mutation; ids @1 :List(TrashId); }
+struct EmptyTrashReply { removed @0 :UInt32; }
+# The servers are full: what has been longest in the trash goes, at least so many bytes. Replies when the space is free.
+# freed: there was something, try again.
+struct ReclaimRequest { session @0 :UInt64; bytes @1 :UInt64; }
+struct ReclaimReply { freed @0 :Bool; }
+
 struct SyncMetaRequest { session @0 :UInt64; }   # replies when everything replied to before is durable
 
 # --- objects ---
