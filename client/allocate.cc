@@ -1,5 +1,7 @@
 #include "client/allocate.h"
 
+#include <set>
+
 #include "client/fan_out.h"
 #include "client/truncate.h"
 
@@ -87,6 +89,25 @@ rpc::Task<Result<Range>> empty_chunks(FileContext& context, Leases& leases, Writ
     reporter.add(inode);
     co_return whole_bytes;
   }
+}
+
+std::uint64_t allocated_with(const Inode& inode, std::uint64_t offset, std::uint64_t length) {
+  const FileData& file = *inode.file;
+  const std::uint32_t chunk_size = inode.layout.chunk_size();
+  const std::uint64_t size = length == 0 ? inode.size() : std::max(inode.size(), offset + length);
+  const std::uint64_t chunks = chunks_of(size, chunk_size);
+  // Chunks that are still holes, and will not be.
+  std::set<std::uint64_t> filled;
+  const auto fill = [&](std::uint64_t index) {
+    if (index < chunks && file.holes.contains(index)) filled.insert(index);
+  };
+  for (const std::uint64_t index : file.dirty.active_chunks()) fill(index);
+  for (const std::uint64_t index : file.dirty.flushing_chunks()) fill(index);
+  if (length > 0) {
+    for (std::uint64_t at = offset / chunk_size; at <= (offset + length - 1) / chunk_size; ++at) fill(at);
+  }
+  const std::uint64_t holes = file.holes.count_below(chunks) - filled.size();
+  return std::min(size, (chunks - holes) * chunk_size);
 }
 
 std::uint64_t unallocated_bytes(const Inode& inode, std::uint64_t from, std::uint64_t to) {

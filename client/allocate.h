@@ -21,6 +21,9 @@ rpc::Task<Result<Range>> empty_chunks(FileContext& context, Leases& leases, Writ
 // Under the inode's mutex, its layout and holes are known: bytes of [from, to) for which nothing is stored
 // and nothing is dirty.
 std::uint64_t unallocated_bytes(const Inode& inode, std::uint64_t from, std::uint64_t to);
+// Under the inode's mutex, its layout is known: allocated bytes that the file has when everything dirty, and
+// a write of [offset, offset + length), is stored.
+std::uint64_t allocated_with(const Inode& inode, std::uint64_t offset, std::uint64_t length);
 // Under the inode's mutex: the first byte at or after `offset` that is data (or a hole). The end of the file
 // counts as a hole. nullopt: there is none, or `offset` is not below the end (ENXIO).
 std::optional<std::uint64_t> seek_data(const Inode& inode, std::uint64_t offset);

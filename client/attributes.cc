@@ -159,12 +159,13 @@ FileSystem::Task<std::string> FileSystemImpl::readlink(InodeId id) {
   co_return target;
 }
 
-FileSystem::Task<StatFs> FileSystemImpl::statfs() {
-  std::function<void(schema::Empty::Builder, std::uint64_t)> fill = [](schema::Empty::Builder,
-                                                                       std::uint64_t) {};
+FileSystem::Task<StatFs> FileSystemImpl::statfs(InodeId id) {
+  std::function<void(schema::StatFsRequest::Builder, std::uint64_t)> fill =
+      [id](schema::StatFsRequest::Builder body, std::uint64_t) { body.setInode(id.value()); };
   auto reply = co_await session_.query<rpc::method::StatFs>(std::move(fill), context_.deadline());
   if (!reply) co_return fail(std::move(reply.error()));
-  co_return StatFs{(*reply)->getTotal(), (*reply)->getAvailable(), (*reply)->getFiles()};
+  co_return StatFs{(*reply)->getTotal(), (*reply)->getAvailable(), (*reply)->getFiles(),
+                   (*reply)->getFilesMax()};
 }
 
 // --- extended attributes ---

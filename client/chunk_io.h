@@ -6,6 +6,7 @@
 // outstanding for a chunk. Thread-safe; keeps no data. Memory in flight is the caller's to bound.
 #pragma once
 
+#include <atomic>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
@@ -71,10 +72,12 @@ class ChunkIo {
                                            std::uint32_t offset, std::uint32_t length, Deadline deadline);
   std::vector<RoutedMember> read_order(const RoutedGroup& group, ChunkId chunk) const;
   void failed(ServerId server);
+  rpc::Task<bool> reclaim(std::uint64_t bytes, Deadline deadline);
 
   rpc::Runtime& runtime_;
   Session& session_;
   Routing& routing_;
+  std::atomic<TimePoint> reclaimed_at_{TimePoint{INT64_MIN / 2}};  // space was freed for a write
   mutable std::mutex mutex_;
   std::unordered_map<ServerId, TimePoint> avoid_until_;  // guarded by mutex_
 };

@@ -4,6 +4,7 @@
 namespace cairn::client {
 namespace {
 
+constexpr auto kReclaimPatience = std::chrono::seconds(5);
 constexpr auto kWriteTry = std::chrono::seconds(15);  // longer than it takes to declare a silent member dead
 
 }  // namespace
@@ -108,6 +109,14 @@ rpc::Task<Result<ChunkWritten>> ChunkIo::write(ChunkWrite write, Deadline deadli
         case Code::kSessionEnded:
           co_await session_.verify(deadline);
           co_return fail(std::move(reply.error()));
+        case Code::kNoSpace: {
+          // What deleted files keep goes first.
+          bool again = false;
+          if (!deadline.passed(runtime_.clock())) again = co_await reclaim(size, deadline);
+          if (again) break;
+          co_return fail(
+              reply.error().with("write of chunk " + to_string(target.chunk) + " at " + head->address()));
+        }
         default:
           co_return fail(
               reply.error().with("write of chunk " + to_string(target.chunk) + " at " + head->address()));
@@ -125,6 +134,25 @@ rpc::Task<Result<ChunkWritten>> ChunkIo::write(ChunkWrite write, Deadline deadli
         co_await rpc::sleep_until(runtime_, std::min(deadline.at, runtime_.clock().now() + wait.next()));
     if (!slept) co_return fail(std::move(slept.error()));
   }
+}
+
+// True: it may fit now.
+rpc::Task<bool> ChunkIo::reclaim(std::uint64_t bytes, Deadline deadline) {
+  std::function<void(schema::ReclaimRequest::Builder, std::uint64_t)> fill =
+      [bytes](schema::ReclaimRequest::Builder body, std::uint64_t session) {
+        body.setSession(session);
+        body.setBytes(bytes);
+      };
+  auto reply = co_await session_.query<rpc::method::Reclaim>(std::move(fill), deadline);
+  if (!reply) {
+    log_debug("nothing_reclaimed", "error={}", log_quote(reply.error().to_string()));
+    co_return false;
+  }
+  const TimePoint now = runtime_.clock().now();
+  if ((*reply)->getFreed()) reclaimed_at_ = now;
+  // Deleted files that were still open, or being saved, give their space back a moment after they left the
+  // trash.
+  co_return now < reclaimed_at_.load() + kReclaimPatience;
 }
 
 }  // namespace cairn::client

@@ -45,7 +45,8 @@ ClientImpl::ClientImpl(ClientOptions options, rpc::Transport& transport, Clock& 
       chunks_(runtime_, session_, routing_),
       transfer_memory_(runtime_, options_.memory_bytes / 4),
       objects_(runtime_, session_, chunks_, transfer_memory_, options_),
-      files_(runtime_, session_, chunks_, options_) {
+      files_(runtime_, session_, chunks_, options_),
+      directories_(runtime_, session_, files_, options_) {
   session_.set_holder(&files_);
   session_.on_routing_version([this](std::uint64_t version) { routing_.note_version(version); });
 }

@@ -47,6 +47,7 @@ Result<ClientOptions> client_options_from_environment();
 
 class Objects;
 class FileSystem;
+class DirectoryAdmin;
 
 class Client {
  public:
@@ -55,6 +56,7 @@ class Client {
   virtual ~Client() = default;
   virtual Objects& objects() = 0;
   virtual FileSystem& files() = 0;
+  virtual DirectoryAdmin& directories() = 0;
   virtual ClusterId cluster() const = 0;
   virtual SessionId session() const = 0;
   virtual const Clock& clock() const = 0;

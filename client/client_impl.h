@@ -1,6 +1,7 @@
 // ClientImpl: the parts of a client, built and shut down in order.
 #pragma once
 
+#include "client/directory_admin_impl.h"
 #include "client/file_system_impl.h"
 #include "client/objects_impl.h"
 
@@ -15,6 +16,7 @@ class ClientImpl final : public Client {
 
   Objects& objects() override { return objects_; }
   FileSystem& files() override { return files_; }
+  DirectoryAdmin& directories() override { return directories_; }
   ClusterId cluster() const override { return session_.cluster(); }
   SessionId session() const override { return session_.id(); }
   const Clock& clock() const override { return clock_; }
@@ -34,6 +36,7 @@ class ClientImpl final : public Client {
   Budget transfer_memory_;
   ObjectsImpl objects_;
   FileSystemImpl files_;
+  DirectoryAdminImpl directories_;
   std::atomic<bool> closed_{false};
 };
 

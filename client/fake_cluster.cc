@@ -27,6 +27,7 @@ OutMessage thawed(const std::string& bytes) {
 }
 
 struct FakeInode {
+  std::uint64_t allowed = 0;  // bytes that its holder may let it have, if there is a quota
   Attr attr;
   std::uint64_t change = 1;
   InodeId parent;
@@ -94,6 +95,7 @@ struct FakeCluster::State {
   std::function<Fault(int, std::uint16_t)> decide;
   std::map<std::uint16_t, unsigned> counts;
   std::uint64_t next_id = 100;
+  std::uint64_t quota_bytes = 0;  // of all files together; 0: none
   std::uint64_t next_generation = 1;
   std::uint64_t epoch = 1;
   std::uint64_t routing_version = 1;
@@ -168,6 +170,8 @@ struct FakeCluster::State {
     to.getTrim().setFrom(inode.trim.from);
     to.getTrim().setTo(inode.trim.to);
     to.setBound(inode.bound);
+    to.setLimited(quota_bytes != 0);
+    to.setBytesMax(inode.allowed);
   }
   Grant take(InodeId id, SessionId session, Lease kind) {
     auto& holder = inodes.at(id).holders[session];
@@ -814,6 +818,8 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
             inode.holes.remove(range.getFrom(), range.getTo());
           }
           for (auto range : item.getPunched()) inode.holes.add(range.getFrom(), range.getTo());
+          CHECK(quota_bytes == 0 || item.getBytes() <= inode.allowed, "a file has more than it was allowed");
+          if (item.getHasBytesMax()) inode.allowed = std::min(inode.allowed, item.getBytesMax());
           // Bytes below the size and outside the holes exist.
           for (std::uint64_t index = 0; index < chunks_of(inode.attr.size, options.chunk_size); ++index) {
             const ChunkId chunk{inode.data, static_cast<std::uint32_t>(index), 0};
@@ -837,7 +843,18 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
       TRY(FakeInode * inode, inode_of(body.getInode()));
       if (!holds(*inode, body.getGeneration())) return fail(Code::kLeaseLost, "not held");
       inode->bound = std::max(inode->bound, body.getBound());
-      reply.body<schema::ExtendBoundReply>().setBound(inode->bound);
+      auto out = reply.body<schema::ExtendBoundReply>();
+      out.setBound(inode->bound);
+      if (quota_bytes == 0) return reply;
+      if (body.getBytes() > inode->allowed) {
+        std::uint64_t others = 0;
+        for (const auto& [id, other] : inodes) others += &other == inode ? 0 : other.allowed;
+        if (others + body.getBytes() > quota_bytes) return fail(Code::kQuotaExceeded, "told to have a quota");
+        // All that is left, ahead.
+        inode->allowed = quota_bytes - others;
+      }
+      out.setLimited(true);
+      out.setBytesMax(inode->allowed);
       return reply;
     }
     case method::Remove::kNumber: {
@@ -1166,6 +1183,12 @@ void FakeCluster::reset_counts() {
   std::lock_guard lock(state_->mutex);
   state_->counts.clear();
 }
+
+void FakeCluster::set_quota(std::uint64_t bytes) {
+  std::lock_guard lock(state_->mutex);
+  state_->quota_bytes = bytes;
+}
+
 void FakeCluster::end_session(SessionId session) {
   std::lock_guard lock(state_->mutex);
   state_->end(session);

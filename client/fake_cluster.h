@@ -47,6 +47,7 @@ class FakeCluster {
   void reset_counts();
 
   // --- what an operator or an accident does ---
+  void set_quota(std::uint64_t bytes);      // of all files together; gives away ahead all that is left
   void end_session(SessionId session);      // fenced: its leases are gone, chunkservers refuse it
   void restart_meta();                      // connections break, shared leases and file locks are forgotten
   void new_epoch(unsigned without_server);  // groups lose that server; nobody else takes its place

@@ -85,6 +85,7 @@ struct StatFs {
   std::uint64_t total_bytes = 0;
   std::uint64_t available_bytes = 0;
   std::uint64_t files = 0;
+  std::uint64_t files_max = 0;  // of the tightest quota, which `files` then count to; 0: none
 };
 
 // File locks: docs/locks.md. The two kinds do not see each other.
@@ -174,14 +175,16 @@ class FileSystem {
   virtual Task<Entry> mkdir(InodeId parent, std::string name, std::uint32_t mode, Owner owner) = 0;
   virtual Task<Entry> symlink(InodeId parent, std::string name, std::string target, Owner owner) = 0;
   virtual Task<std::string> readlink(InodeId inode) = 0;
-  virtual Task<void> unlink(InodeId parent, std::string name) = 0;
+  // `owner`: who does it; what is kept in the trash says so.
+  virtual Task<void> unlink(InodeId parent, std::string name, Owner owner = {}) = 0;
   virtual Task<void> rmdir(InodeId parent, std::string name) = 0;
-  // `owner`: of the whiteout that flag 4 leaves.
+  // `owner`: who does it, and of the whiteout that flag 4 leaves.
   virtual Task<void> rename(InodeId parent, std::string name, InodeId new_parent, std::string new_name,
                             std::uint32_t flags, Owner owner = {}) = 0;
   virtual Task<Entry> link(InodeId inode, InodeId parent, std::string name) = 0;
   virtual Task<DirPage> readdir(InodeId dir, std::uint64_t cookie, std::uint32_t limit, bool plus) = 0;
-  virtual Task<StatFs> statfs() = 0;
+  // As seen from `inode`: the quotas above it count.
+  virtual Task<StatFs> statfs(InodeId inode = kRootInode) = 0;
   virtual Task<std::string> getxattr(InodeId inode, std::string name) = 0;
   virtual Task<std::vector<std::string>> listxattr(InodeId inode) = 0;
   virtual Task<void> setxattr(InodeId inode, std::string name, std::string value, std::uint32_t flags) = 0;

@@ -46,13 +46,13 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   Task<Entry> mkdir(InodeId parent, std::string name, std::uint32_t mode, Owner owner) override;
   Task<Entry> symlink(InodeId parent, std::string name, std::string target, Owner owner) override;
   Task<std::string> readlink(InodeId inode) override;
-  Task<void> unlink(InodeId parent, std::string name) override;
+  Task<void> unlink(InodeId parent, std::string name, Owner owner) override;
   Task<void> rmdir(InodeId parent, std::string name) override;
   Task<void> rename(InodeId parent, std::string name, InodeId new_parent, std::string new_name,
                     std::uint32_t flags, Owner owner) override;
   Task<Entry> link(InodeId inode, InodeId parent, std::string name) override;
   Task<DirPage> readdir(InodeId dir, std::uint64_t cookie, std::uint32_t limit, bool plus) override;
-  Task<StatFs> statfs() override;
+  Task<StatFs> statfs(InodeId inode) override;
   Task<std::string> getxattr(InodeId inode, std::string name) override;
   Task<std::vector<std::string>> listxattr(InodeId inode) override;
   Task<void> setxattr(InodeId inode, std::string name, std::string value, std::uint32_t flags) override;
@@ -125,7 +125,7 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   };
 
   rpc::Task<Result<Made>> make(Make what);
-  rpc::Task<Result<>> remove_name(InodeId parent, std::string name, bool directory);
+  rpc::Task<Result<>> remove_name(InodeId parent, std::string name, bool directory, Owner owner);
   rpc::Task<> recall_all(std::vector<RecallItem> items, std::shared_ptr<rpc::Event> all_done);
   rpc::Task<Result<>> recall_one(RecallItem item);
   rpc::Task<Result<>> give_back(InodeRef inode, Lease keep, Deadline deadline);
@@ -145,7 +145,11 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   rpc::Task<> fetch_entries(InodeRef dir, std::uint64_t count);
   // A directory after a change of ours; without attributes in the reply it is asked again when needed.
   void directory_changed(const InodeRef& dir, const std::optional<AttrRecord>& attr);
-  void name_lost(const InodeRef& inode);
+  // Its last name may have gone; kept: the inode is in the trash, and all that is dirty of it still counts.
+  enum class Kept { kNo, kYes };
+  void name_lost(const InodeRef& inode, Kept kept);
+  // Of a file, if it is known here: its size, reported or not.
+  static std::uint64_t known_size(const InodeRef& inode);
   void drop_if_unreachable(const InodeRef& inode);       // under inode.mutex
   Handle make_handle(const InodeRef& inode, int flags);  // under inode.mutex
   void released(FileHandle& handle);

@@ -353,6 +353,33 @@ TEST(Files, WhatDoesNotFitIsKeptToldAndStoredLater) {
             "closed before the disks were full");
 }
 
+// A quota is met at write(): what was taken before is stored, also what other files were allowed and leave.
+TEST(Files, AQuotaRefusesTheWriteAndNothingThatWasTaken) {
+  FakeCluster cluster;
+  cluster.set_quota(1 << 20);
+  auto client = cluster.connect();
+  Files files(*client);
+  auto first = files.create("first"), second = files.create("second");
+  ASSERT_TRUE(first && second);
+  const std::string piece(100'000, 'x');
+  ASSERT_TRUE(files.write(first->handle, 0, piece));  // allowed all that there is, and needs little of it
+  std::uint64_t written = 0;
+  Result<std::uint32_t> wrote = 0u;
+  while ((wrote = files.write(second->handle, written, piece))) written += *wrote;
+  EXPECT_EQ(wrote.error().code(), Code::kQuotaExceeded);
+  EXPECT_EQ(written, 900'000u);
+  EXPECT_TRUE(files.write(second->handle, 0, piece)) << "nothing new is needed for what is there";
+  EXPECT_EQ(files.write(first->handle, 10 << 20, "far off").error().code(), Code::kQuotaExceeded)
+      << "a chunk in a hole counts whole";
+  EXPECT_TRUE(files.fsync(second->handle));
+  EXPECT_TRUE(files.flush(second->handle));
+  EXPECT_EQ(cluster.server_size(second->entry.attr.inode), 900'000u);
+  // Room is made by cutting.
+  ASSERT_TRUE(files.truncate(second->entry.attr.inode, 200'000));
+  EXPECT_TRUE(files.write(first->handle, 100'000, piece));
+  EXPECT_TRUE(files.fsync(first->handle));
+}
+
 TEST(Files, AnOpenThatFailsToTruncateKeepsWhatWasWritten) {
   FakeCluster cluster;
   auto client = cluster.connect();

@@ -147,9 +147,11 @@ FileSystem::Task<std::uint32_t> FileSystemImpl::write(Handle handle, std::uint64
     if (auto done = write_back_.try_write(*handle, offset, data.bytes(), &room)) co_return std::move(*done);
     bool lease = false;
     std::shared_ptr<rpc::Event> settled;
+    std::optional<std::uint64_t> wanted;
     {
       std::lock_guard lock(inode->mutex);
       FileData& file = *inode->file;
+      wanted = WriteBack::not_allowed(*inode, handle->append() ? inode->size() : offset, data.size());
       lease = !inode->have_layout || !inode->layout.trim.empty() ||
               !inodes_.usable(*inode, Lease::kExclusive) || file.server_opens == 0;
       if (inode->recalling || file.blocked != 0) settled = file.settled.next(runtime_);
@@ -159,6 +161,8 @@ FileSystem::Task<std::uint32_t> FileSystemImpl::write(Handle handle, std::uint64
       if (!over) co_return fail(over.error().with("write waits for a recall or a truncation"));
     } else if (lease) {
       CO_TRYV(co_await leases_.ensure(inode, Lease::kExclusive, deadline));
+    } else if (wanted) {
+      CO_TRYV(co_await write_back_.make_allowed(inode, *wanted, deadline));
     } else {
       CO_TRY(room, co_await write_back_.make_room(data.size(), deadline));
     }
@@ -218,10 +222,16 @@ FileSystem::Task<void> FileSystemImpl::allocate(Handle handle, int mode, std::ui
     if (!zeros) missing = unallocated_bytes(*inode, offset, end);
   }
   if (missing > 0) {
-    CO_TRY(const StatFs space, co_await statfs());
+    CO_TRY(const StatFs space, co_await statfs(inode->id));
+    bool limited = false;
+    {
+      std::lock_guard lock(inode->mutex);
+      limited = inode->have_layout && inode->layout.limited;
+    }
     if (space.available_bytes < missing)
-      co_return fail(Code::kNoSpace, std::to_string(missing) + " bytes are wanted, and " +
-                                         std::to_string(space.available_bytes) + " are free");
+      co_return fail(limited ? Code::kQuotaExceeded : Code::kNoSpace,
+                     std::to_string(missing) + " bytes are wanted, and " +
+                         std::to_string(space.available_bytes) + " are free");
   }
   if (zeros && offset < size) CO_TRYV(co_await zero(inode, offset, std::min(end, size), deadline));
   if (!keep_size && end > size)
@@ -286,7 +296,7 @@ void FileSystemImpl::release_now(Handle handle) {
 void FileSystemImpl::released(FileHandle& handle) {
   const InodeRef inode = handle.inode;
   if (locks_.in_use()) locks_.released(handle);
-  bool last = false;
+  bool last = false, kept = false;
   {
     std::lock_guard lock(inode->mutex);
     if (std::exchange(handle.released, true)) return;
@@ -299,12 +309,14 @@ void FileSystemImpl::released(FileHandle& handle) {
     if (handle.writable() && file.writers > 0) --file.writers;
     if (file.handles > 0) last = --file.handles == 0;
     if (last) {
-      file.idle_since = runtime_.clock().now();
+      kept = file.kept;
+      file.idle_since = runtime_.clock().now() - (kept ? Duration(kIdleClose) : Duration(0));
       file.ahead.clear();
       drop_if_unreachable(inode);
     }
   }
   if (last) write_back_.released(inode);
+  if (kept) write_back_.save_soon(inode);
 }
 
 FileSystem::Task<void> FileSystemImpl::release(Handle handle) {

@@ -122,6 +122,7 @@ struct FileData {
   Lease reporting_from = Lease::kNone;  // held until that item arrives, whatever it gives back
   bool meta_dirty = false;              // the journal may not be synced with what the server replied about it
   bool unlinked = false;                // the last name went
+  bool kept = false;  // it did, and the file is in the trash: saved and closed without delay
 
   ReadAhead ahead;
   std::optional<Error> write_error;
@@ -130,7 +131,8 @@ struct FileData {
   std::optional<Error> failure;   // of the last attempt to store bytes that were kept
   std::uint64_t failures = 0;     // such attempts so far
   std::uint64_t losses = 0;       // ended sessions that took unsaved data with them
-  bool extending = false;
+  bool extending = false;         // ExtendBound is on its way
+  bool return_room = false;       // of what a quota allowed it, what it does not need is wanted elsewhere
 
   bool clean() const {
     return dirty.empty() && written.empty() && punched.empty() && !report_size && !report_times &&

@@ -279,8 +279,14 @@ FileSystem::Task<Entry> FileSystemImpl::symlink(InodeId parent, std::string name
 
 // --- removing, renaming, linking ---
 
-void FileSystemImpl::name_lost(const InodeRef& ref) {
-  std::lock_guard lock(ref->mutex);
+std::uint64_t FileSystemImpl::known_size(const InodeRef& inode) {
+  if (!inode) return 0;
+  std::lock_guard lock(inode->mutex);
+  return inode->file && inode->have_attr ? inode->size() : 0;
+}
+
+void FileSystemImpl::name_lost(const InodeRef& ref, Kept kept) {
+  std::unique_lock lock(ref->mutex);
   Inode& inode = *ref;
   const bool last = inode.have_attr && (S_ISDIR(inode.attr.attr.mode) || inode.attr.attr.nlink <= 1);
   if (!last) {
@@ -289,8 +295,16 @@ void FileSystemImpl::name_lost(const InodeRef& ref) {
   }
   inode.attr.attr.nlink = 0;
   if (!inode.file) return;
-  inode.file->unlinked = true;
-  drop_if_unreachable(ref);
+  if (kept == Kept::kNo) {
+    inode.file->unlinked = true;
+    drop_if_unreachable(ref);
+    return;
+  }
+  inode.file->kept = true;
+  if (inode.file->handles > 0) return;
+  inode.file->idle_since = runtime_.clock().now() - kIdleClose;
+  lock.unlock();
+  write_back_.save_soon(ref);
 }
 
 // The server removes an inode without names when its last open is reported closed. While the kernel knows it,
@@ -302,7 +316,8 @@ void FileSystemImpl::drop_if_unreachable(const InodeRef& inode) {
   reporter_.add(inode);
 }
 
-rpc::Task<Result<>> FileSystemImpl::remove_name(InodeId parent, std::string name, bool directory) {
+rpc::Task<Result<>> FileSystemImpl::remove_name(InodeId parent, std::string name, bool directory,
+                                                Owner owner) {
   InodeRef dir = inodes_.get(parent);
   InodeId known;
   {
@@ -316,6 +331,8 @@ rpc::Task<Result<>> FileSystemImpl::remove_name(InodeId parent, std::string name
     body.setParent(parent.value());
     body.setName(rpc::data(name));
     body.setDirectory(directory);
+    body.setUid(owner.uid);
+    body.setSize(known_size(child));
   };
   auto reply = co_await session_.mutate<rpc::method::Remove>(std::move(fill), context_.deadline());
   if (!reply) {
@@ -333,17 +350,17 @@ rpc::Task<Result<>> FileSystemImpl::remove_name(InodeId parent, std::string name
   }
   change.end(InodeId{}, held ? NameChange::Valid::kYes : NameChange::Valid::kNo);
   directory_changed(dir, attr);
-  if (child) name_lost(child);
+  if (child) name_lost(child, (*reply)->getKept() ? Kept::kYes : Kept::kNo);
   co_return Result<>{};
 }
 
-FileSystem::Task<void> FileSystemImpl::unlink(InodeId parent, std::string name) {
-  auto removed = co_await remove_name(parent, std::move(name), false);
+FileSystem::Task<void> FileSystemImpl::unlink(InodeId parent, std::string name, Owner owner) {
+  auto removed = co_await remove_name(parent, std::move(name), false, owner);
   co_return removed;
 }
 
 FileSystem::Task<void> FileSystemImpl::rmdir(InodeId parent, std::string name) {
-  auto removed = co_await remove_name(parent, std::move(name), true);
+  auto removed = co_await remove_name(parent, std::move(name), true, Owner{});
   co_return removed;
 }
 
@@ -368,6 +385,7 @@ FileSystem::Task<void> FileSystemImpl::rename(InodeId parent, std::string name, 
     body.setFlags(flags);
     body.setUid(owner.uid);
     body.setGid(owner.gid);
+    body.setSize(known_size(replaced.valid() && replaced != moved ? inodes_.find(replaced) : nullptr));
   };
   auto reply = co_await session_.mutate<rpc::method::Rename>(std::move(fill), context_.deadline());
   if (!reply) {
@@ -410,7 +428,7 @@ FileSystem::Task<void> FileSystemImpl::rename(InodeId parent, std::string name, 
       std::lock_guard lock(inode->mutex);
       inode->have_attr = false;
     } else {
-      name_lost(inode);
+      name_lost(inode, (*reply)->getKept() ? Kept::kYes : Kept::kNo);
     }
   }
   co_return Result<>{};

@@ -118,9 +118,9 @@ Result<> FileSystemImpl::remove(std::string_view path) {
   TRYV(resolve(path, &name, &parent));
   auto found = block_on<Entry>(lookup(parent, name, nullptr));
   if (!found) return fail(found.error().with(path));
-  return named(
-      S_ISDIR(found->attr.mode) ? block_on<void>(rmdir(parent, name)) : block_on<void>(unlink(parent, name)),
-      path);
+  return named(S_ISDIR(found->attr.mode) ? block_on<void>(rmdir(parent, name))
+                                         : block_on<void>(unlink(parent, name, {geteuid(), getegid()})),
+               path);
 }
 
 }  // namespace cairn::client

@@ -1,5 +1,6 @@
 #include "client/reporter.h"
 
+#include "client/allocate.h"
 #include "store/base/log.h"
 
 namespace cairn::client {
@@ -18,6 +19,7 @@ struct Reporter::Item {
   std::vector<Range> written;
   std::vector<Range> punched;
   std::uint64_t bytes = 0;
+  std::optional<std::uint64_t> bytes_max;
   bool trim_done = false;
   std::int64_t atime = 0;
   bool accessed = false;  // atime is a reader's
@@ -81,7 +83,8 @@ std::optional<Reporter::Item> Reporter::build(const InodeRef& ref) const {
   }
   if (inode.lease == Lease::kExclusive && inode.have_layout) {
     const std::uint32_t chunk_size = inode.layout.chunk_size();
-    if (file.report_size || file.trim_done) {
+    const bool return_room = std::exchange(file.return_room, false) && !file.extending;
+    if (file.report_size || file.trim_done || return_room) {
       item.size = std::min(inode.size(), file.report_max);
       // Bytes that are not stored yet, and what lies behind them, are not claimed.
       if (!file.dirty.empty())
@@ -96,14 +99,19 @@ std::optional<Reporter::Item> Reporter::build(const InodeRef& ref) const {
         if (range.from < chunks) item.punched.push_back({range.from, std::min(range.to, chunks)});
       }
       item.trim_done = file.trim_done;
-      item.has_size =
-          item.size != file.reported_size || !item.written.empty() || !item.punched.empty() || item.trim_done;
+      item.has_size = item.size != file.reported_size || !item.written.empty() || !item.punched.empty() ||
+                      item.trim_done || return_room;
       const std::uint64_t holes = file.holes.count_below(chunks);
       item.bytes = std::min(item.size, (chunks - holes) * chunk_size);
       if (item.has_size) {
         for (const Range& range : item.written) file.written.remove(range.from, range.to);
         for (const Range& range : item.punched) file.punched.remove(range.from, range.to);
         file.trim_done = false;
+        // A writer that goes on keeps what it was allowed ahead.
+        if (inode.layout.limited && !file.extending && (return_room || file.dirty.empty())) {
+          inode.layout.bytes_max = std::min(inode.layout.bytes_max, allocated_with(inode, 0, 0));
+          item.bytes_max = inode.layout.bytes_max;
+        }
       }
       file.report_size = !file.dirty.empty() || item.size != inode.size();
     }
@@ -257,6 +265,8 @@ rpc::Task<> Reporter::round(std::vector<Entry> entries) {
               punched[p].setTo(from.punched[p].to);
             }
             to.setBytes(from.bytes);
+            to.setHasBytesMax(from.bytes_max.has_value());
+            to.setBytesMax(from.bytes_max.value_or(0));
             to.setTrimDone(from.trim_done);
             to.setAtime(from.atime);
             to.setMtime(from.mtime);

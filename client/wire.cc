@@ -65,6 +65,8 @@ Layout decode(schema::Layout::Reader from) {
   for (auto range : from.getHoles()) out.holes.add(range.getFrom(), range.getTo());
   out.trim = {from.getTrim().getFrom(), from.getTrim().getTo()};
   out.bound = from.getBound();
+  out.limited = from.getLimited();
+  out.bytes_max = from.getBytesMax();
   return out;
 }
 

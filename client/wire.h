@@ -41,10 +41,12 @@ struct Layer {
   std::vector<Range> chunks;  // chunk indices that it owns; empty in a single layer: all
 };
 struct Layout {
-  std::vector<Layer> layers;  // top first
-  RangeSet holes;             // chunk indices below the size that were never written
-  Range trim;                 // bytes to be trimmed before the file may grow past trim.from
-  std::uint64_t bound = 0;    // first chunk index that may not be written yet
+  std::vector<Layer> layers;    // top first
+  RangeSet holes;               // chunk indices below the size that were never written
+  Range trim;                   // bytes to be trimmed before the file may grow past trim.from
+  std::uint64_t bound = 0;      // first chunk index that may not be written yet
+  bool limited = false;         // below a byte quota: the exclusive holder lets it have at most bytes_max
+  std::uint64_t bytes_max = 0;  // allocated bytes; more is asked for
   bool valid() const { return !layers.empty(); }
   std::uint32_t chunk_size() const { return layers.front().chunk_size; }
   // The layer that holds chunk `index`.

@@ -1,5 +1,6 @@
 #include "client/write_back.h"
 
+#include "client/allocate.h"
 #include "client/fan_out.h"
 #include "store/base/log.h"
 
@@ -76,6 +77,7 @@ std::optional<Result<std::uint32_t>> WriteBack::try_write(FileHandle& handle, st
       return fail(Code::kRange, "a file has at most " + std::to_string(kChunksMax) + " chunks of " +
                                     std::to_string(chunk_size) + " bytes");
     }
+    if (not_allowed(inode, offset, data.size())) return std::nullopt;
     const bool appends = end >= inode.size();
     if (inode.layout.layers.size() != 1 || inode.layout.layers.front().frozen) {
       return fail(Code::kUnimplemented, "inode " + to_string(inode.id) +
@@ -330,7 +332,98 @@ bool WriteBack::out_of_space() const {
   return context_.runtime.clock().now() < full_until_.load(std::memory_order_relaxed);
 }
 
-// --- the bound ---
+// --- the bound, and what quotas allow ---
+
+namespace {
+
+// Under the inode's mutex.
+void take_allowance(Inode& inode, schema::ExtendBoundReply::Reader reply) {
+  inode.layout.limited = reply.getLimited();
+  inode.layout.bytes_max = reply.getBytesMax();
+}
+
+}  // namespace
+
+std::optional<std::uint64_t> WriteBack::not_allowed(const Inode& inode, std::uint64_t offset,
+                                                    std::uint64_t length) {
+  if (!inode.have_layout || !inode.layout.limited) return std::nullopt;
+  // A file never has more bytes than its size.
+  if (std::max(inode.size(), offset + length) <= inode.layout.bytes_max) return std::nullopt;
+  const std::uint64_t bytes = allocated_with(inode, offset, length);
+  if (bytes <= inode.layout.bytes_max) return std::nullopt;
+  return bytes;
+}
+
+rpc::Task<Result<>> WriteBack::ask_allowance(InodeRef inode, std::uint64_t bytes, Deadline deadline) {
+  for (;;) {
+    std::shared_ptr<rpc::Event> settled;
+    std::uint64_t generation = 0;
+    SessionId session;
+    {
+      std::lock_guard lock(inode->mutex);
+      FileData& file = *inode->file;
+      if (!inode->have_layout || inode->lease != Lease::kExclusive) co_return Result<>{};  // asked for first
+      if (!inode->layout.limited || bytes <= inode->layout.bytes_max) co_return Result<>{};
+      // A report on its way may give some of it back: neither may overtake the other.
+      if (file.extending || file.reporting) {
+        settled = file.settled.next(context_.runtime);
+      } else {
+        file.extending = true;
+        generation = inode->generation;
+        session = inode->session;
+      }
+    }
+    if (settled) {
+      CO_TRYV(co_await settled->wait(deadline));
+      continue;
+    }
+    std::function<void(schema::ExtendBoundRequest::Builder)> fill =
+        [=, id = inode->id](schema::ExtendBoundRequest::Builder body) {
+          body.setInode(id.value());
+          body.setGeneration(generation);
+          body.setBytes(bytes);
+        };
+    auto reply = co_await context_.session.mutate<rpc::method::ExtendBound>(std::move(fill), deadline,
+                                                                            nullptr, session);
+    std::lock_guard lock(inode->mutex);
+    FileData& file = *inode->file;
+    file.extending = false;
+    file.settled.notify();
+    if (!reply) {
+      if (reply.error().code() == Code::kLeaseLost && inode->lease != Lease::kExclusive) co_return Result<>{};
+      co_return fail(std::move(reply.error()));
+    }
+    take_allowance(*inode, **reply);
+    if (!inode->layout.limited || bytes <= inode->layout.bytes_max) co_return Result<>{};
+    co_return fail(Code::kProtocol, "ExtendBound: asked for " + std::to_string(bytes) + " bytes, got " +
+                                        std::to_string(inode->layout.bytes_max));
+  }
+}
+
+rpc::Task<Result<>> WriteBack::make_allowed(InodeRef inode, std::uint64_t bytes, Deadline deadline) {
+  auto asked = co_await ask_allowance(inode, bytes, deadline);
+  if (asked || asked.error().code() != Code::kQuotaExceeded) co_return asked;
+  // What other files here were allowed ahead may be what is missing.
+  const bool returned = co_await return_room(deadline);
+  if (!returned) co_return asked;
+  co_return co_await ask_allowance(inode, bytes, deadline);
+}
+
+// Gives back what files were allowed and do not need. False: there was nothing.
+rpc::Task<bool> WriteBack::return_room(Deadline deadline) {
+  std::vector<rpc::Task<Result<>>> tasks;
+  for (InodeRef& inode : context_.inodes.all()) {
+    std::lock_guard lock(inode->mutex);
+    if (!inode->file || !inode->have_layout || !inode->layout.limited || inode->lease != Lease::kExclusive)
+      continue;
+    if (inode->layout.bytes_max <= allocated_with(*inode, 0, 0)) continue;
+    inode->file->return_room = true;
+    tasks.push_back(reporter_.report(inode, Durable::kNo, deadline));
+  }
+  if (tasks.empty()) co_return false;
+  auto done = co_await run_all(context_.runtime, std::move(tasks), 1024);
+  co_return done.has_value();
+}
 
 rpc::Task<Result<>> WriteBack::extend_bound(InodeRef inode, std::uint64_t index, Deadline deadline) {
   for (;;) {
@@ -367,6 +460,7 @@ rpc::Task<Result<>> WriteBack::extend_bound(InodeRef inode, std::uint64_t index,
     file.extending = false;
     file.settled.notify();
     if (!reply) co_return fail(std::move(reply.error()));
+    take_allowance(*inode, **reply);
     const std::uint64_t bound = (*reply)->getBound();
     if (bound <= index)
       co_return fail(Code::kProtocol,

@@ -21,6 +21,11 @@ class WriteBack {
   // truncation). `reserved`: memory from make_room(), used instead of the budget.
   std::optional<Result<std::uint32_t>> try_write(FileHandle& handle, std::uint64_t offset, Bytes data,
                                                  Budget::Hold* reserved = nullptr);
+  // A quota limits the file, and the write needs more than it was allowed: asks for that. kQuotaExceeded.
+  rpc::Task<Result<>> make_allowed(InodeRef inode, std::uint64_t bytes, Deadline deadline);
+  // Under inode.mutex: allocated bytes that the file must be allowed for this write; nullopt: it is.
+  static std::optional<std::uint64_t> not_allowed(const Inode& inode, std::uint64_t offset,
+                                                  std::uint64_t length);
   // Waits for memory to write so many bytes.
   rpc::Task<Result<Budget::Hold>> make_room(std::uint64_t bytes, Deadline deadline);
 
@@ -32,6 +37,8 @@ class WriteBack {
   // Waits until no chunk is on its way.
   rpc::Task<Result<>> settle(InodeRef inode, Deadline deadline);
 
+  // Stores what is dirty, and reports, without delay and without waiting.
+  void save_soon(const InodeRef& inode) { spawn(flush_quietly(inode)); }
   // A file's last handle went: closes it at the server when idle.
   void released(const InodeRef& inode);
   // Under inode.mutex: the bytes will never be stored.
@@ -60,6 +67,8 @@ class WriteBack {
   // False: nothing was done, because the file is being made empty.
   rpc::Task<Result<bool>> store(InodeRef inode, std::uint64_t index, Durable durable, Deadline deadline);
   rpc::Task<Result<>> extend_bound(InodeRef inode, std::uint64_t index, Deadline deadline);
+  rpc::Task<Result<>> ask_allowance(InodeRef inode, std::uint64_t bytes, Deadline deadline);
+  rpc::Task<bool> return_room(Deadline deadline);
   rpc::Task<> extend_ahead(InodeRef inode, std::uint64_t index);
   void kept(const InodeRef& inode, const Error& error);
   void given_up(Inode& inode, const Error& error);

@@ -45,7 +45,7 @@ void handle_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* attr, int to_se
 
 void handle_statfs(fuse_req_t req, fuse_ino_t ino) {
   const InodeId inode(ino);
-  start<StatFs>(req, Kind::kRead, "statfs", frontend(req).files.statfs(),
+  start<StatFs>(req, Kind::kRead, "statfs", frontend(req).files.statfs(inode),
                 [inode](fuse_req_t req, Result<StatFs> space) {
                   if (req == nullptr) return;
                   if (space) {

@@ -82,6 +82,10 @@ struct statvfs to_statvfs(const StatFs& statfs) {
   out.f_bfree = out.f_bavail = statfs.available_bytes / block;
   // Inodes are not a fixed stock: as many as there are bytes for, at one block each.
   out.f_ffree = out.f_favail = out.f_bfree;
+  if (statfs.files_max != 0) {  // but under a quota
+    out.f_ffree = out.f_favail =
+        std::min<fsfilcnt_t>(out.f_ffree, statfs.files_max - std::min(statfs.files_max, statfs.files));
+  }
   out.f_files = statfs.files + out.f_ffree;
   out.f_namemax = kNameMax;
   return out;

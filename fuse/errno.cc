@@ -41,6 +41,8 @@ int to_errno(Code code, RangeMeans range) {
       return range == RangeMeans::kOffset ? EFBIG : ERANGE;
     case Code::kNoSpace:
       return ENOSPC;
+    case Code::kQuotaExceeded:
+      return EDQUOT;
 
     // The caller's own doing, or somebody else's turn.
     case Code::kCancelled:
@@ -105,6 +107,7 @@ bool is_ordinary(Code code) {
     case Code::kCrossesTree:
     case Code::kNoAttribute:
     case Code::kRange:
+    case Code::kQuotaExceeded:
     case Code::kCancelled:
       return true;
     default:

@@ -49,6 +49,7 @@ TEST(Errno, EveryCodeHasOne) {
       {Code::kNeedsOperator, EIO},
       {Code::kLeaseLost, ESTALE},
       {Code::kRange, ERANGE},
+      {Code::kQuotaExceeded, EDQUOT},
       {Code::kWrongEpoch, EIO},
       {Code::kNotServing, EIO},
       {Code::kBusyPending, EIO},

@@ -471,7 +471,7 @@ FileSystem::Task<std::string> MemoryFileSystem::readlink(InodeId inode) {
   });
 }
 
-FileSystem::Task<void> MemoryFileSystem::unlink(InodeId parent, std::string name) {
+FileSystem::Task<void> MemoryFileSystem::unlink(InodeId parent, std::string name, Owner) {
   return run<void>("unlink", [&] { return remove_name(parent, name, false); });
 }
 
@@ -515,7 +515,7 @@ FileSystem::Task<DirPage> MemoryFileSystem::readdir(InodeId dir, std::uint64_t c
   });
 }
 
-FileSystem::Task<StatFs> MemoryFileSystem::statfs() {
+FileSystem::Task<StatFs> MemoryFileSystem::statfs(InodeId) {
   return run<StatFs>("statfs", [&]() -> Result<StatFs> {
     return StatFs{1ULL << 40, 1ULL << 39, nodes_.size()};
   });
@@ -713,6 +713,10 @@ MemoryClient::~MemoryClient() {
 
 Objects& MemoryClient::objects() {
   check_failed("objects", __FILE__, __LINE__, "this client has files only");
+}
+
+DirectoryAdmin& MemoryClient::directories() {
+  check_failed("directories", __FILE__, __LINE__, "this client has files only");
 }
 
 }  // namespace cairn::fuse

@@ -71,13 +71,13 @@ class MemoryFileSystem final : public FileSystem {
   Task<Entry> mkdir(InodeId parent, std::string name, std::uint32_t mode, Owner owner) override;
   Task<Entry> symlink(InodeId parent, std::string name, std::string target, Owner owner) override;
   Task<std::string> readlink(InodeId inode) override;
-  Task<void> unlink(InodeId parent, std::string name) override;
+  Task<void> unlink(InodeId parent, std::string name, Owner owner) override;
   Task<void> rmdir(InodeId parent, std::string name) override;
   Task<void> rename(InodeId parent, std::string name, InodeId new_parent, std::string new_name,
                     std::uint32_t flags, Owner owner) override;
   Task<Entry> link(InodeId inode, InodeId parent, std::string name) override;
   Task<DirPage> readdir(InodeId dir, std::uint64_t cookie, std::uint32_t limit, bool plus) override;
-  Task<StatFs> statfs() override;
+  Task<StatFs> statfs(InodeId inode) override;
   Task<std::string> getxattr(InodeId inode, std::string name) override;
   Task<std::vector<std::string>> listxattr(InodeId inode) override;
   Task<void> setxattr(InodeId inode, std::string name, std::string value, std::uint32_t flags) override;
@@ -156,6 +156,7 @@ class MemoryClient final : public Client {
   explicit MemoryClient(std::function<void(MemoryFileSystem*)> announce = {});
   ~MemoryClient() override;
   Objects& objects() override;
+  DirectoryAdmin& directories() override;
   FileSystem& files() override { return files_; }
   ClusterId cluster() const override { return ClusterId(1); }
   SessionId session() const override { return SessionId(1); }

@@ -118,7 +118,7 @@ void handle_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char* 
 
 void handle_unlink(fuse_req_t req, fuse_ino_t parent, const char* name) {
   const InodeId dir(parent);
-  start<void>(req, Kind::kChange, "unlink", frontend(req).files.unlink(dir, name),
+  start<void>(req, Kind::kChange, "unlink", frontend(req).files.unlink(dir, name, owner_of(req)),
               finish_empty("unlink", dir));
 }
 
