@@ -5,6 +5,7 @@
 
 #include "store/base/config.h"
 #include "tools/cli/cluster_folder.h"
+#include "tools/cli/cluster_path.h"
 #include "tools/cli/mount_options.h"
 #include "tools/cli/process.h"
 #include "tools/cli/progress.h"
@@ -100,6 +101,29 @@ TEST(MountOptionsTest, TheHelperOfMountIsCalledAsMountDoes) {
   EXPECT_TRUE(arguments_of_helper({"meta:7070", "/mnt/x", "-f"})->empty()) << "a dry run does nothing";
   EXPECT_FALSE(arguments_of_helper({"meta:7070"}));
   EXPECT_FALSE(arguments_of_helper({"meta:7070", "/mnt/x", "-o"}));
+}
+
+TEST(ClusterPathTest, SizesAndTimesAsPeopleWriteThem) {
+  EXPECT_EQ(parse_bytes("4096"), 4096u);
+  EXPECT_EQ(parse_bytes("10G"), 10ull << 30);
+  EXPECT_EQ(parse_bytes("1.5MiB"), 3u << 19);
+  EXPECT_EQ(parse_bytes("0"), 0u);
+  for (const char* wrong : {"", "G", "-1", "10X", "10GG", "1e30", "nan"})
+    EXPECT_EQ(parse_bytes(wrong).error().code(), Code::kConfig) << wrong;
+  EXPECT_EQ(parse_duration("0"), 0);
+  EXPECT_EQ(parse_duration("90s"), 90'000'000'000);
+  EXPECT_EQ(parse_duration("7d"), 7 * 86'400'000'000'000);
+  for (const char* wrong : {"", "5", "d", "-1d", "1y", "999999w"})
+    EXPECT_EQ(parse_duration(wrong).error().code(), Code::kConfig) << wrong;
+}
+
+TEST(ClusterPathTest, AbsolutePathsOutsideOfMountsAreTheClusters) {
+  const auto found = cluster_path("/no-such-folder/./a/../b/");
+  ASSERT_TRUE(found) << found.error().to_string();
+  EXPECT_EQ(found->path, "/no-such-folder/b");
+  EXPECT_TRUE(found->meta.empty());
+  EXPECT_EQ(cluster_path("/")->path, "/");
+  EXPECT_EQ(cluster_path("").error().code(), Code::kConfig);
 }
 
 }  // namespace

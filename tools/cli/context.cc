@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <sstream>
+
+#include "tools/cli/cluster_path.h"
 
 namespace cairn::cli {
 
@@ -15,6 +18,12 @@ Result<ClientOptions> Context::client_options() const {
   }
   options.timeout = std::chrono::seconds(timeout_s);
   return options;
+}
+
+Result<std::string> Context::resolve(const std::string& given) {
+  TRY(ClusterPath found, cluster_path(given));
+  if (meta.empty() && std::getenv("CAIRN_META") == nullptr) meta = found.meta;
+  return std::move(found.path);
 }
 
 Result<std::unique_ptr<Client>> Context::connect() const {

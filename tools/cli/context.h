@@ -25,6 +25,9 @@ struct Context {
   std::function<Result<>()> run;  // set by the command that was named
 
   Result<ClientOptions> client_options() const;
+  // A path in the Cairn file system for what somebody typed (tools/cli/cluster_path.h). Below a mount, its
+  // metadata server is the one to ask unless another was named.
+  Result<std::string> resolve(const std::string& given);
   // The error names the address tried and what to do.
   Result<std::unique_ptr<Client>> connect() const;
 };
@@ -33,6 +36,8 @@ struct Context {
 void add_up_commands(CLI::App& app, Context& context);
 void add_object_commands(CLI::App& app, Context& context);
 void add_mount_commands(CLI::App& app, Context& context);
+void add_quota_commands(CLI::App& app, Context& context);
+void add_trash_commands(CLI::App& app, Context& context);
 void add_admin_commands(CLI::App& app, Context& context);
 
 }  // namespace cairn::cli

@@ -43,6 +43,8 @@ int main(int argc, char** argv) {
   cli::add_up_commands(app, context);
   cli::add_object_commands(app, context);
   cli::add_mount_commands(app, context);
+  cli::add_quota_commands(app, context);
+  cli::add_trash_commands(app, context);
   cli::add_admin_commands(app, context);
 
   // mount(8) calls us by this name for `mount -t cairn` and for fstab.

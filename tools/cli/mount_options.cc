@@ -81,7 +81,8 @@ Result<> apply_mount_options(std::string_view text, fuse::MountOptions& options)
 Result<std::uint64_t> parse_memory(std::string_view text) {
   constexpr std::uint64_t kMin = 16 << 20, kMax = std::uint64_t{1} << 40;
   std::string bytes(text);
-  const std::string wrong = CLI::AsSizeValue(false)(bytes);  // as --capacity; leaves the number of bytes
+  // CLI11 throws at an empty text.
+  const std::string wrong = bytes.empty() ? "empty" : CLI::AsSizeValue(false)(bytes);  // as --capacity; leaves the number of bytes
   std::uint64_t number = 0;
   const bool is_number = std::from_chars(bytes.data(), bytes.data() + bytes.size(), number).ec == std::errc();
   if (!wrong.empty() || !is_number || number < kMin || number > kMax)
