@@ -840,21 +840,21 @@ class Sink : public InvalidationSink {
 // did.
 TEST(Files, TheKernelIsAskedToForgetWhatIsTooMuch) {
   FakeCluster cluster;
-  auto client = cluster.connect(1 << 20);  // room for some 170 inodes
+  auto client = cluster.connect(32 << 20);  // room for some 5,460 inodes
   Files files(*client);
   Sink sink;
   files.fs.set_invalidation_sink(&sink);
   auto open = files.create("open");
   ASSERT_TRUE(open);
   std::vector<InodeId> made;
-  for (int n = 0; n < 300; ++n) {
+  for (int n = 0; n < 6000; ++n) {
     auto dir = files.mkdir("d" + std::to_string(n));
     ASSERT_TRUE(dir);
     made.push_back(dir->attr.inode);
   }
   EXPECT_TRUE(eventually([&] { return sink.was_released(made[0]) && sink.was_released(made[1]); }));
   // Whoever is forgotten makes room; the last ones may stay.
-  for (std::size_t n = 0; n < 200; ++n) files.fs.forget(made[n], 1);
+  for (std::size_t n = 0; n < 1000; ++n) files.fs.forget(made[n], 1);
   EXPECT_TRUE(eventually([&] { return !files.fs.try_getattr(made[0]); }));
   EXPECT_TRUE(files.fs.try_getattr(made.back()));
   EXPECT_FALSE(sink.was_released(open->entry.attr.inode));

@@ -80,9 +80,12 @@ Result<> apply_mount_options(std::string_view text, fuse::MountOptions& options)
 
 Result<std::uint64_t> parse_memory(std::string_view text) {
   constexpr std::uint64_t kMin = 16 << 20, kMax = std::uint64_t{1} << 40;
-  std::string bytes(text);
-  // CLI11 throws at an empty text.
-  const std::string wrong = bytes.empty() ? "empty" : CLI::AsSizeValue(false)(bytes);  // as --capacity; leaves the number of bytes
+  std::string bytes(text), wrong;
+  try {
+    wrong = CLI::AsSizeValue(false)(bytes);  // as --capacity; leaves the number of bytes
+  } catch (const CLI::Error& error) {        // some of what it does not like it returns, the rest it throws
+    wrong = error.what();
+  }
   std::uint64_t number = 0;
   const bool is_number = std::from_chars(bytes.data(), bytes.data() + bytes.size(), number).ec == std::errc();
   if (!wrong.empty() || !is_number || number < kMin || number > kMax)
