@@ -29,26 +29,34 @@ std::optional<Result<Entry>> FileSystemImpl::try_getattr(InodeId id) {
   return entry_of(*inode, Counted::kNo);
 }
 
-rpc::Task<Result<Entry>> FileSystemImpl::refresh_attr(InodeRef inode) {
+rpc::Task<Result<Entry>> FileSystemImpl::refresh_attr(InodeRef inode, Counted counted) {
+  const Deadline deadline = context_.deadline();
   RequestMark mark(inode);
   std::function<void(schema::GetAttrRequest::Builder, std::uint64_t)> fill =
       [id = inode->id](schema::GetAttrRequest::Builder body, std::uint64_t session) {
         body.setSession(session);
         body.setInode(id.value());
       };
-  Stamp stamp;
-  auto reply = co_await session_.query<rpc::method::GetAttr>(std::move(fill), context_.deadline(), &stamp);
-  if (!reply) co_return fail(std::move(reply.error()));
-  CO_TRY(auto answer, decoded("GetAttr", [&] {
-           return std::pair(decode((*reply)->getAttr()), decode((*reply)->getGrants()));
-         }));
-  inodes_.take_grants(stamp, answer.second);
-  co_return entry_from(inode, answer.first, Counted::kNo);
+  for (;;) {
+    CO_TRYV(co_await reporter_.quiet(inode, deadline));
+    const TimePoint sent = runtime_.clock().now();
+    Stamp stamp;
+    auto copy = fill;
+    auto reply = co_await session_.query<rpc::method::GetAttr>(std::move(copy), deadline, &stamp);
+    if (!reply) co_return fail(std::move(reply.error()));
+    CO_TRY(auto answer, decoded("GetAttr", [&] {
+             return std::pair(decode((*reply)->getAttr()), decode((*reply)->getGrants()));
+           }));
+    inodes_.take_grants(stamp, answer.second);
+    if (auto entry = entry_from(inode, answer.first, sent, counted)) co_return std::move(*entry);
+    if (deadline.passed(runtime_.clock()))
+      co_return fail(Code::kTimeout, "inode " + to_string(inode->id) + " changed each time it was asked for");
+  }
 }
 
 FileSystem::Task<Entry> FileSystemImpl::getattr(InodeId id) {
   if (auto known = try_getattr(id)) co_return std::move(*known);
-  auto entry = co_await refresh_attr(inodes_.get(id));
+  auto entry = co_await refresh_attr(inodes_.get(id), Counted::kNo);
   co_return entry;
 }
 
@@ -101,11 +109,14 @@ rpc::Task<Result<>> FileSystemImpl::report_mode(InodeRef inode) {
 FileSystem::Task<Entry> FileSystemImpl::setattr(InodeId id, SetAttr change) {
   if (auto done = try_setattr(id, change)) co_return std::move(*done);
   InodeRef inode = inodes_.get(id);
+  const TimePoint sent = runtime_.clock().now();
   if (change.valid & kSetSize) {
     auto set = co_await set_size(context_, leases_, write_back_, reporter_, inode, change, Shrink::kYes,
                                  context_.deadline());
     if (!set) co_return fail(std::move(set.error()));
-    co_return entry_from(inode, *set, Counted::kNo);
+    if (auto entry = entry_from(inode, *set, sent, Counted::kNo)) co_return std::move(*entry);
+    auto entry = co_await refresh_attr(inode, Counted::kNo);
+    co_return entry;
   }
   // A report on its way carries older times: it must not arrive after this. Permission bits go first: a new
   // owner takes some of them away.
@@ -137,7 +148,9 @@ FileSystem::Task<Entry> FileSystemImpl::setattr(InodeId id, SetAttr change) {
       if (!inode->no_xattrs) ++inode->xattr_changes;
     }
   }
-  co_return entry_from(inode, attr, Counted::kNo);
+  if (auto entry = entry_from(inode, attr, sent, Counted::kNo)) co_return std::move(*entry);
+  auto entry = co_await refresh_attr(inode, Counted::kNo);
+  co_return entry;
 }
 
 FileSystem::Task<std::string> FileSystemImpl::readlink(InodeId id) {

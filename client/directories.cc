@@ -37,6 +37,7 @@ rpc::Task<Result<FileSystemImpl::Listed>> FileSystemImpl::list_page(InodeRef dir
         body.setLimit(limit);
         body.setPlus(plus);
       };
+  const TimePoint sent = runtime_.clock().now();
   Stamp stamp;
   auto reply = co_await session_.query<rpc::method::ReadDir>(std::move(fill), context_.deadline(), &stamp);
   if (!reply) co_return fail(std::move(reply.error()));
@@ -71,9 +72,10 @@ rpc::Task<Result<FileSystemImpl::Listed>> FileSystemImpl::list_page(InodeRef dir
   }
   for (std::size_t i = 0; plus && i < page.entries.size(); ++i) {
     if (attrs[i]) {
-      Entry entry = entry_from(inodes_.get(page.entries[i].inode), *attrs[i], counted);
-      entry.valid = std::min(entry.valid, valid);
-      page.entries[i].entry = entry;
+      auto entry = entry_from(inodes_.get(page.entries[i].inode), *attrs[i], sent, counted);
+      if (!entry) continue;  // looked up when it is wanted
+      entry->valid = std::min(entry->valid, valid);
+      page.entries[i].entry = std::move(*entry);
     } else if (auto known = try_getattr(page.entries[i].inode); known && *known) {
       if (InodeRef inode = inodes_.find(page.entries[i].inode)) {
         std::lock_guard lock(inode->mutex);

@@ -130,13 +130,15 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   rpc::Task<Result<>> recall_one(RecallItem item);
   rpc::Task<Result<>> give_back(InodeRef inode, Lease keep, Deadline deadline);
   rpc::Task<Result<>> invalidate(Invalidation what, Deadline deadline);
-  rpc::Task<Result<Entry>> refresh_attr(InodeRef inode);
   // Permission bits that were changed here are known to the server on return.
   rpc::Task<Result<>> report_mode(InodeRef inode);
   // Attributes as they are now, for outside; counts a lookup by the kernel if asked to.
   enum class Counted { kNo, kYes };
   Entry entry_of(Inode& inode, Counted counted);  // under inode.mutex
-  Entry entry_from(const InodeRef& inode, const AttrRecord& reply, Counted counted);
+  rpc::Task<Result<Entry>> refresh_attr(InodeRef inode, Counted counted);
+  // None: the reply, to a request of time `sent`, may be out of date (InodeCache::take_attr).
+  std::optional<Entry> entry_from(const InodeRef& inode, const AttrRecord& reply, TimePoint sent,
+                                  Counted counted);
   // A page of a directory. What it says is cached, as far as it is current.
   rpc::Task<Result<Listed>> list_page(InodeRef dir, std::uint64_t cookie, std::uint32_t limit, bool plus,
                                       Counted counted);

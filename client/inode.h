@@ -120,6 +120,7 @@ struct FileData {
   bool reporting = false;               // an item about this file is on its way
   bool reporting_mode = false;          // and tells the mode
   Lease reporting_from = Lease::kNone;  // held until that item arrives, whatever it gives back
+  TimePoint told_at;                    // the server took the last report that told something
   bool meta_dirty = false;              // the journal may not be synced with what the server replied about it
   bool unlinked = false;                // the last name went
   bool kept = false;  // it did, and the file is in the trash: saved and closed without delay

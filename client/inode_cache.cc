@@ -88,10 +88,11 @@ void InodeCache::take_grants(const Stamp& stamp, const std::vector<Grant>& grant
   }
 }
 
-void InodeCache::take_attr(Inode& inode, const AttrRecord& record) {
+bool InodeCache::take_attr(Inode& inode, const AttrRecord& record, TimePoint sent) {
   std::lock_guard lock(inode.mutex);
-  if (inode.have_attr && record.change < inode.attr.change) return;  // overtaken by a later reply
+  if (inode.have_attr && record.change < inode.attr.change) return true;  // overtaken by a later reply
   const bool ours = inode.file != nullptr && inode.lease == Lease::kExclusive && inode.have_layout;
+  if (!ours && inode.file && (inode.file->reporting || inode.file->told_at >= sent)) return false;
   const Attr before = inode.attr.attr;
   inode.attr = record;
   // Answers from before a change of ours may come after it.
@@ -109,6 +110,7 @@ void InodeCache::take_attr(Inode& inode, const AttrRecord& record) {
     }
   }
   inode.have_attr = true;
+  return true;
 }
 
 void InodeCache::drop(Inode& inode) {

@@ -24,8 +24,10 @@ class InodeCache {
 
   // Takes the valid ones of `grants`.
   void take_grants(const Stamp& stamp, const std::vector<Grant>& grants);
-  // Attributes from a reply. Size and times of a file written here stay ours. `inode` need not be leased.
-  void take_attr(Inode& inode, const AttrRecord& record);
+  // Attributes from the reply to a request of time `sent`. Size and times of a file written here stay ours.
+  // `inode` need not be leased. False: the server may have answered before it took our last report of the file,
+  // so that the answer is older than what was seen here; nothing is taken.
+  [[nodiscard]] bool take_attr(Inode& inode, const AttrRecord& record, TimePoint sent);
 
   // Under inode.mutex: what is cached may be used.
   bool usable(const Inode& inode, Lease at_least = Lease::kShared) const {

@@ -122,12 +122,12 @@ rpc::Task<Result<>> Leases::open_at_server(InodeRef inode, Lease lease, Truncate
   if (stamp.session != context_.session.id()) co_return Result<>{};
   if (inode->lease == Lease::kNone) inode->session = stamp.session;
   ++file.server_opens;  // counted there with or without a grant
+  file.meta_dirty = file.meta_dirty || truncate == Truncate::kYes;
   if (inode->lease == Lease::kNone || inode->session != stamp.session) co_return Result<>{};
   if (ours && inode->lease_serial == serial) co_return Result<>{};
   if (!answer.layout.valid())
     co_return fail(Code::kProtocol, "Open: inode " + to_string(inode->id) + " has no layout");
   adopt(*inode, file, answer.attr, answer.layout);
-  file.meta_dirty = file.meta_dirty || truncate == Truncate::kYes;
   co_return Result<>{};
 }
 

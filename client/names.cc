@@ -67,8 +67,9 @@ Entry FileSystemImpl::entry_of(Inode& inode, Counted counted) {
   return entry;
 }
 
-Entry FileSystemImpl::entry_from(const InodeRef& inode, const AttrRecord& reply, Counted counted) {
-  inodes_.take_attr(*inode, reply);
+std::optional<Entry> FileSystemImpl::entry_from(const InodeRef& inode, const AttrRecord& reply, TimePoint sent,
+                                                Counted counted) {
+  if (!inodes_.take_attr(*inode, reply, sent)) return std::nullopt;
   std::lock_guard lock(inode->mutex);
   Entry entry = entry_of(*inode, counted);
   // Not held: the answer is right now, and must not be cached, here or outside.
@@ -128,6 +129,7 @@ FileSystem::Task<Entry> FileSystemImpl::lookup(InodeId parent, std::string name,
         body.setParent(parent.value());
         body.setName(rpc::data(name));
       };
+  const TimePoint sent = runtime_.clock().now();
   Stamp stamp;
   auto reply = co_await session_.query<rpc::method::Lookup>(std::move(fill), context_.deadline(), &stamp);
   if (!reply) co_return fail(std::move(reply.error()));
@@ -150,9 +152,15 @@ FileSystem::Task<Entry> FileSystemImpl::lookup(InodeId parent, std::string name,
     if (negative != nullptr) negative->valid = valid;
     co_return fail(Code::kNotFound, "no such name in directory " + to_string(parent));
   }
-  Entry entry = entry_from(inodes_.get(child), answer.first, Counted::kYes);
-  entry.valid = std::min(entry.valid, valid);
-  co_return entry;
+  InodeRef inode = inodes_.get(child);
+  auto entry = entry_from(inode, answer.first, sent, Counted::kYes);
+  if (!entry) {
+    auto fresh = co_await refresh_attr(inode, Counted::kYes);
+    if (!fresh) co_return fresh;
+    entry = std::move(*fresh);
+  }
+  entry->valid = std::min(entry->valid, valid);
+  co_return std::move(*entry);
 }
 
 void FileSystemImpl::forget(InodeId id, std::uint64_t count) {
@@ -165,8 +173,9 @@ void FileSystemImpl::forget(InodeId id, std::uint64_t count) {
 
 void FileSystemImpl::directory_changed(const InodeRef& dir, const std::optional<AttrRecord>& attr) {
   if (attr && attr->attr.inode == dir->id) {
-    inodes_.take_attr(*dir, *attr);
+    const bool taken = inodes_.take_attr(*dir, *attr, runtime_.clock().now());
     std::lock_guard lock(dir->mutex);
+    if (!taken) dir->have_attr = false;
     if (!inodes_.usable(*dir)) dir->have_attr = dir->no_xattrs = false;
     return;
   }
@@ -192,6 +201,7 @@ rpc::Task<Result<FileSystemImpl::Made>> FileSystemImpl::make(Make what) {
     body.setExclusive(what.exclusive);
     body.setOpen(what.open);
   };
+  const TimePoint sent = runtime_.clock().now();
   Stamp stamp;
   auto reply = co_await session_.mutate<rpc::method::Make>(std::move(fill), context_.deadline(), &stamp);
   if (!reply) {
@@ -238,7 +248,8 @@ rpc::Task<Result<FileSystemImpl::Made>> FileSystemImpl::make(Make what) {
       if (inode.session == stamp.session && inode.lease == Lease::kExclusive && !stamp.replayed) {
         made.open = true;
         // An existing file that was ours already is ahead of what the server knows.
-        const bool ours = !answer.created && inode.have_layout && !file.clean();
+        const bool ours = !answer.created && inode.have_layout &&
+                          (!file.clean() || file.reporting || file.told_at >= sent);
         if (!ours && answer.layout.valid()) Leases::adopt(inode, file, answer.attr, answer.layout);
       }
       if (answer.created) file.meta_dirty = true;
@@ -249,7 +260,13 @@ rpc::Task<Result<FileSystemImpl::Made>> FileSystemImpl::make(Make what) {
       if (S_ISLNK(what.mode)) inode.target = what.target;
     }
   }
-  made.entry = entry_from(made.inode, answer.attr, Counted::kYes);
+  auto entry = entry_from(made.inode, answer.attr, sent, Counted::kYes);
+  if (!entry) {
+    auto fresh = co_await refresh_attr(made.inode, Counted::kYes);
+    if (!fresh) co_return fail(std::move(fresh.error()));
+    entry = std::move(*fresh);
+  }
+  made.entry = std::move(*entry);
   co_return made;
 }
 
@@ -442,6 +459,7 @@ FileSystem::Task<Entry> FileSystemImpl::link(InodeId id, InodeId parent, std::st
     body.setParent(parent.value());
     body.setName(rpc::data(name));
   };
+  const TimePoint sent = runtime_.clock().now();
   Stamp stamp;
   auto reply = co_await session_.mutate<rpc::method::Link>(std::move(fill), context_.deadline(), &stamp);
   if (!reply) {
@@ -461,7 +479,10 @@ FileSystem::Task<Entry> FileSystemImpl::link(InodeId id, InodeId parent, std::st
   }
   change.end(id, held ? NameChange::Valid::kYes : NameChange::Valid::kNo);
   directory_changed(dir, parent_attr);
-  co_return entry_from(inodes_.get(id), answer.first, Counted::kYes);
+  InodeRef inode = inodes_.get(id);
+  if (auto entry = entry_from(inode, answer.first, sent, Counted::kYes)) co_return std::move(*entry);
+  auto entry = co_await refresh_attr(inode, Counted::kYes);
+  co_return entry;
 }
 
 }  // namespace cairn::client

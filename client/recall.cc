@@ -53,8 +53,19 @@ rpc::Task<> FileSystemImpl::recall_all(std::vector<RecallItem> items, std::share
 
 // Flushes and reports what is dirty under an exclusive lease, so that at most `keep` is held at the server.
 rpc::Task<Result<>> FileSystemImpl::give_back(InodeRef inode, Lease keep, Deadline deadline) {
-  auto turn = co_await inode->file->changing.take(1, deadline);
-  if (!turn) co_return fail(turn.error().with("recall of inode " + to_string(inode->id)));
+  bool exclusive = false;
+  {
+    std::lock_guard lock(inode->mutex);
+    exclusive = inode->lease == Lease::kExclusive;
+  }
+  // Under an exclusive lease a truncation is not kept waiting at the server; without it one may wait there for
+  // this very recall.
+  Budget::Hold turn;
+  if (exclusive) {
+    auto taken = co_await inode->file->changing.take(1, deadline);
+    if (!taken) co_return fail(taken.error().with("recall of inode " + to_string(inode->id)));
+    turn = std::move(*taken);
+  }
   auto flushed = co_await write_back_.flush(inode, Durable::kNo, deadline);
   if (keep == Lease::kNone) {
     // Who gets the file may remove its chunks: whether ours were synced can't be asked later, nor be written

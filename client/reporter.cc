@@ -171,6 +171,7 @@ void Reporter::done(const Item& item, Code code) const {
   FileData& file = *item.inode->file;
   file.reporting = file.reporting_mode = false;
   file.reporting_from = Lease::kNone;
+  if (item.tells()) file.told_at = context_.runtime.clock().now();
   file.settled.notify();
   if (code == Code::kOk) {
     if (item.has_size) {

@@ -41,6 +41,10 @@ Result<> OpGate::settle() {
           arbiter_.recall_event(need.inode, holder, need.change ? LeaseKind::kNone : LeaseKind::kShared));
     }
     if (!need.change || arbiter_.intents_.empty()) continue;
+    // Who waits for this session's exclusive lease gets it when it is given back, and that may have to wait for
+    // this very operation: a recall lets a change of the file that is under way end.
+    const LeaseHolder* own = arbiter_.table_.find(need.inode, session_);
+    if (own != nullptr && own->kind == LeaseKind::kExclusive) continue;
     auto it = arbiter_.intents_.find(need.inode);
     if (it == arbiter_.intents_.end()) continue;
     for (const LeaseArbiter::Intent& intent : it->second) {

@@ -175,6 +175,7 @@ class OpGate final : public ops::LeaseGate {
   void changes(InodeId inode) override { needs_.push_back({inode, true}); }
   Result<> settle() override;
   bool held_elsewhere(InodeId inode) override;
+  bool called_back(InodeId inode) override { return arbiter_.recalls_.contains({session_, inode}); }
   void deleted(InodeId inode) override {
     effects_.push_back({Effect::kDeleted, inode, LeaseKind::kNone, {}});
   }
