@@ -4,6 +4,7 @@
 #include <map>
 
 #include "meta/keys.h"
+#include "meta/layers.h"
 #include "meta/lease_rows.h"
 #include "meta/quota.h"
 #include "store/base/log.h"
@@ -288,17 +289,25 @@ LayerRecord fresh_layer(Txn& txn, const PoolInfo& pool) {
 }
 
 std::uint64_t chunks_to_purge(const InodeRecord& inode) {
-  return std::max({inode.bound, inode.chunks_of(inode.size), inode.chunks_of(inode.trim.to)});
+  std::uint64_t known = inode.chunks_of(inode.size);
+  if (inode.layers.size() > 1) {
+    const Ranges own = own_chunks(inode, {0, known});
+    known = own.empty() ? 0 : own.back().to;
+  }
+  return std::max({inode.bound, known, inode.chunks_of(inode.trim.to)});
 }
 
-void purge_data(Txn& txn, Cluster& cluster, const InodeRecord& inode) {
+Result<> release_data(Txn& txn, Cluster& cluster, const InodeRecord& inode) {
   const std::uint64_t chunks = chunks_to_purge(inode);
-  if (chunks == 0) return;
   for (const LayerRecord& layer : inode.layers) {
-    if (layer.frozen) continue;  // another record may refer to it
-    cluster.queue_purge(txn, layer.data, layer.pool,
-                        static_cast<std::uint32_t>(std::min<std::uint64_t>(chunks, UINT32_MAX)));
+    if (layer.frozen) {
+      TRYV(release_layer(txn, cluster, layer));
+    } else if (chunks > 0) {
+      cluster.queue_purge(txn, layer.data, layer.pool,
+                          static_cast<std::uint32_t>(std::min<std::uint64_t>(chunks, UINT32_MAX)));
+    }
   }
+  return {};
 }
 
 Result<> set_bytes(Txn& txn, InodeRecord& inode, std::uint64_t bytes) {
@@ -309,7 +318,7 @@ Result<> set_bytes(Txn& txn, InodeRecord& inode, std::uint64_t bytes) {
 }
 
 Result<> delete_inode(Txn& txn, Cluster& cluster, InodeId id, const InodeRecord& inode) {
-  purge_data(txn, cluster, inode);
+  TRYV(release_data(txn, cluster, inode));
   std::vector<std::string> rows{keys::inode(id), keys::orphan(id)};
   if (inode.is_symlink()) rows.push_back(keys::symlink(id));
   if (inode.is_directory()) {

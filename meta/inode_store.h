@@ -77,9 +77,10 @@ Result<> name_moved(Txn& txn, InodeId id, InodeRecord& inode, InodeId from, Inod
 
 // --- data ---
 LayerRecord fresh_layer(Txn& txn, const PoolInfo& pool);
-// Chunks that may exist of the inode's data.
+// Chunks that may exist of the inode's own data id.
 std::uint64_t chunks_to_purge(const InodeRecord& inode);
-void purge_data(Txn& txn, Cluster& cluster, const InodeRecord& inode);
+// The inode lets go of all its data: purged, unless other inodes share it.
+Result<> release_data(Txn& txn, Cluster& cluster, const InodeRecord& inode);
 // Changes `bytes` of the inode and of the directories above it; what is reserved for its holder stays.
 Result<> set_bytes(Txn& txn, InodeRecord& inode, std::uint64_t bytes);
 // All rows of an inode without names and opens, and its data.

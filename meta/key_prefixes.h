@@ -16,7 +16,7 @@ enum class KeyPrefix : unsigned char {
   kXattr = 0x13,      // inode BE64, name -> value
   kSymlink = 0x14,    // inode BE64 -> target
   kOrphan = 0x15,     // inode BE64 -> unlinked, waits for the last open
-  kDataRef = 0x16,    // data BE64 -> references (only when more than one record refers)
+  kDataRef = 0x16,    // data BE64 -> DataRefRecord: of data ids that several inodes may refer to
   kDirectory = 0x17,  // inode BE64 -> DirectoryRecord: parent, bytes and inodes of the subtree, next cookie
   kLinkParent =
       0x18,  // inode BE64, parent BE64 -> names in that directory (only of inodes that had several names)

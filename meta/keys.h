@@ -93,6 +93,9 @@ inline std::string link_parents(InodeId id) {
 inline std::string link_parent(InodeId id, InodeId parent) {
   return two(KeyPrefix::kLinkParent, id.value(), parent.value());
 }
+inline std::string data_ref(DataId d) {
+  return one(KeyPrefix::kDataRef, d.value());
+}
 inline std::string session(SessionId id) {
   return one(KeyPrefix::kSession, id.value());
 }

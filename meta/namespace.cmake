@@ -5,6 +5,7 @@ set(namespace_sources
   journal.cc
   kv_map.cc
   kv_rocksdb.cc
+  layers.cc
   lease_arbiter.cc
   lease_rows.cc
   leases.cc
@@ -26,6 +27,7 @@ set(namespace_sources
   ops/rename.cc
   ops/report.cc
   ops/setattr.cc
+  ops/share_chunks.cc
   ops/statfs.cc
   ops/trash.cc
   ops/xattr.cc
@@ -53,6 +55,7 @@ set(namespace_tests
   kv_store_test.cc
   lock_service_test.cc
   lock_table_test.cc
+  ops/layers_model_test.cc
   ops/namespace_model_test.cc
   ops/operations_test.cc
   records_test.cc

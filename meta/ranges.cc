@@ -36,6 +36,21 @@ void subtract_range(Ranges& ranges, Range removed) {
   ranges.insert(at, left.begin(), left.end());
 }
 
+bool contains(const Ranges& ranges, std::uint64_t value) {
+  auto next = std::upper_bound(ranges.begin(), ranges.end(), value,
+                               [](std::uint64_t v, const Range& r) { return v < r.to; });
+  return next != ranges.end() && next->from <= value;
+}
+
+Ranges intersection(const Ranges& ranges, Range window) {
+  Ranges out;
+  auto at = std::lower_bound(ranges.begin(), ranges.end(), window.from,
+                             [](const Range& r, std::uint64_t from) { return r.to <= from; });
+  for (; at != ranges.end() && at->from < window.to; ++at)
+    out.push_back({std::max(at->from, window.from), std::min(at->to, window.to)});
+  return out;
+}
+
 bool well_formed(const Ranges& ranges) {
   for (std::size_t i = 0; i < ranges.size(); ++i) {
     if (ranges[i].empty()) return false;

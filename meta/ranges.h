@@ -16,6 +16,9 @@ using Ranges = std::vector<Range>;
 
 void add_range(Ranges& ranges, Range added);
 void subtract_range(Ranges& ranges, Range removed);
+bool contains(const Ranges& ranges, std::uint64_t value);
+// The parts of `ranges` within `window`.
+Ranges intersection(const Ranges& ranges, Range window);
 // Sorted, not empty, not touching: what a decoder accepts.
 bool well_formed(const Ranges& ranges);
 

@@ -10,6 +10,7 @@ namespace {
 constexpr std::uint8_t kRecordVersion = 1;
 constexpr std::uint8_t kDirectoryWithSettings = 2;
 constexpr std::uint8_t kCountersWithTrash = 2;
+constexpr std::uint8_t kInodeWithShifts = 2;
 
 std::unexpected<Error> corrupt(std::string_view what) {
   return fail(Code::kCorrupt, std::string(what) + " record does not decode");
@@ -48,7 +49,9 @@ std::string InodeRecord::encode() const {
   std::string out;
   out.reserve(192);
   ByteWriter w(out);
-  w.u8(kRecordVersion);
+  // An earlier program can go on with a file that shares nothing.
+  const bool shifts = layers.size() > 1;
+  w.u8(shifts ? kInodeWithShifts : kRecordVersion);
   w.u32(mode);
   w.u8(flags);
   w.u32(nlink);
@@ -70,6 +73,7 @@ std::string InodeRecord::encode() const {
     w.u16(layer.pool.value());
     w.u32(layer.chunk_size);
     w.u8(layer.frozen ? 1 : 0);
+    if (shifts) w.u64(unsigned_of(layer.shift));
     write_ranges(w, layer.chunks);
   }
   write_ranges(w, holes);
@@ -78,7 +82,8 @@ std::string InodeRecord::encode() const {
 
 Result<InodeRecord> InodeRecord::decode(std::string_view bytes) {
   ByteReader r(bytes);
-  if (!good_version(r)) return corrupt("inode");
+  const std::uint8_t version = r.u8();
+  if (version != kRecordVersion && version != kInodeWithShifts) return corrupt("inode");
   InodeRecord inode;
   inode.mode = r.u32();
   inode.flags = r.u8();
@@ -105,10 +110,12 @@ Result<InodeRecord> InodeRecord::decode(std::string_view bytes) {
     layer.chunk_size = r.u32();
     const std::uint8_t frozen = r.u8();
     layer.frozen = frozen == 1;
+    if (version == kInodeWithShifts) layer.shift = signed_of(r.u64());
     if (frozen > 1 || layer.chunk_size == 0 || !read_ranges(r, layer.chunks)) return corrupt("inode");
   }
   if (!read_ranges(r, inode.holes) || !r.done()) return corrupt("inode");
   if (inode.is_regular() && inode.layers.empty()) return corrupt("inode");
+  if (version == kInodeWithShifts && layers < 2) return corrupt("inode");
   return inode;
 }
 
@@ -299,6 +306,24 @@ Result<PendingRecord> PendingRecord::decode(std::string_view bytes) {
   p.object = r.text();
   if (!r.done()) return corrupt("pending object");
   return p;
+}
+
+std::string DataRefRecord::encode() const {
+  std::string out;
+  ByteWriter w(out);
+  w.u8(kRecordVersion);
+  w.u64(count);
+  w.u32(chunks);
+  return out;
+}
+Result<DataRefRecord> DataRefRecord::decode(std::string_view bytes) {
+  ByteReader r(bytes);
+  if (!good_version(r)) return corrupt("data reference");
+  DataRefRecord ref;
+  ref.count = r.u64();
+  ref.chunks = r.u32();
+  if (!r.done()) return corrupt("data reference");
+  return ref;
 }
 
 std::string TrashRecord::encode() const {

@@ -2,17 +2,19 @@
 // gives a record or kCorrupt, never more. Limits are checked where records are made (a record stays well
 // below a journal entry).
 //
-//   inode      1 | mode u32 | flags u8 | nlink u32 | uid u32 | gid u32 | rdev u64 | size u64 | bytes u64 |
+//   inode      2 | mode u32 | flags u8 | nlink u32 | uid u32 | gid u32 | rdev u64 | size u64 | bytes u64 |
 //   atime, mtime, ctime,
 //              btime i64 | change u64 | parent u64 | synced_size u64 | bound u64 | trim from, to u64 | layers
-//              u8, each (data u64 | pool u16 | chunk_size u32 | frozen u8 | ranges) | holes ranges;  ranges:
-//              count u32, (from, to u64)
+//              u8, each (data u64 | pool u16 | chunk_size u32 | frozen u8 | shift i64 | ranges) | holes
+//              ranges; ranges: count u32, (from, to u64).  Version 1, written while there is one layer:
+//              without shift
 //   directory  1 | parent u64 | bytes i64 | inodes i64 | next_cookie u64
 //              2 | as 1 | bytes_max u64 | inodes_max u64 | retention_ns i64   (only of those with settings)
 //   dentry     1 | inode u64 | type u32 | cookie u64;  by cookie: 1 | inode u64 | type u32 | name
 //   session    1 | state u8 | fence u64 | opened i64 | name
 //   exclusive  1 | session u64 | generation u64
 //   count      1 | u64   (opens; names in a directory; bytes reserved; directory with settings: 1)
+//   data ref   1 | count u64 | chunks u32
 //   object     1 | state u8 | size u64 | digest u64, u64 | data u64 | pool u16 | chunk_size u32 | created i64
 //   | sealed i64
 //              | pending u32 | lineage
@@ -37,16 +39,23 @@
 namespace cairn::meta {
 
 constexpr std::size_t kHolesMax = 16384;  // 256 KiB of the largest inode record
-constexpr std::size_t kLayersMax = 16;
+// What a file may share. The ranges are at most so many whatever is written to the file afterwards, so that a
+// write never meets this limit: 192 KiB of the largest inode record.
+constexpr std::size_t kLayersMax = 128;
+constexpr std::size_t kLayerRangesMax = 12288;
 constexpr std::uint64_t kSizeMax =
     std::uint64_t{1} << 53;  // of a file or object, 8 PiB: chunk indices stay below 2^32 at 4 MiB
 
+// See docs/layouts.md. The first layer of a file is its own: it is written to, and holds all chunks that are
+// neither holes nor in one of the other layers. Those are frozen: their data ids may be part of other files
+// too.
 struct LayerRecord {
   DataId data;
   PoolId pool;
   std::uint32_t chunk_size = kDefaultChunkSize;
   bool frozen = false;
-  Ranges chunks;  // empty in a single layer: all
+  Ranges chunks;           // frozen: indices in the file
+  std::int64_t shift = 0;  // frozen: index in the data id, less the index in the file
   bool operator==(const LayerRecord&) const = default;
 };
 
@@ -183,6 +192,15 @@ struct PendingRecord {
   std::string encode() const;
   static Result<PendingRecord> decode(std::string_view bytes);
   bool operator==(const PendingRecord&) const = default;
+};
+
+// Of a frozen data id.
+struct DataRefRecord {
+  std::uint64_t count = 0;   // layers, of all inodes, that name it
+  std::uint32_t chunks = 0;  // that may exist of it
+  std::string encode() const;
+  static Result<DataRefRecord> decode(std::string_view bytes);
+  bool operator==(const DataRefRecord&) const = default;
 };
 
 struct TrashRecord {

@@ -98,6 +98,7 @@ class MetaService final : public rpc::Service {
   rpc::Task<Reply> open(const rpc::Request& request);
   rpc::Task<Reply> report(const rpc::Request& request);
   rpc::Task<Reply> extend_bound(const rpc::Request& request);
+  rpc::Task<Reply> share_chunks(const rpc::Request& request);
   rpc::Task<Reply> remove(const rpc::Request& request);
   rpc::Task<Reply> rename(const rpc::Request& request);
   rpc::Task<Reply> link(const rpc::Request& request);

@@ -33,6 +33,8 @@ std::optional<rpc::Task<MetaService::Reply>> MetaService::dispatch_namespace(con
       return report(request);
     case rpc::method::ExtendBound::kNumber:
       return extend_bound(request);
+    case rpc::method::ShareChunks::kNumber:
+      return share_chunks(request);
     case rpc::method::Remove::kNumber:
       return remove(request);
     case rpc::method::Rename::kNumber:
@@ -238,6 +240,27 @@ rpc::Task<MetaService::Reply> MetaService::extend_bound(const rpc::Request& requ
         out.setBound(extended.bound);
         out.setLimited(extended.allowed.limited);
         out.setBytesMax(extended.allowed.bytes_max);
+        return {};
+      });
+}
+
+rpc::Task<MetaService::Reply> MetaService::share_chunks(const rpc::Request& request) {
+  auto body = request.body<rpc::method::ShareChunks>();
+  ops::ShareArgs args;
+  args.source = InodeId(body.getSource());
+  args.source_generation = LeaseGeneration(body.getSourceGeneration());
+  args.target = InodeId(body.getTarget());
+  args.generation = LeaseGeneration(body.getGeneration());
+  args.from = body.getFrom();
+  args.to = body.getTo();
+  args.count = body.getCount();
+  return mutate<rpc::method::ShareChunks>(
+      request, body.getMutation(),
+      [args](ops::Env& env, OpGate&, schema::ShareChunksReply::Builder out) -> Result<> {
+        TRY(auto shared, ops::share_chunks(env, args));
+        fill(out.initAttr(), args.target, shared.target.record);
+        fill(out.initLayout(), shared.target.record);
+        fill(out.initSourceLayout(), shared.source.record);
         return {};
       });
 }

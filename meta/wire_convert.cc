@@ -79,6 +79,7 @@ void fill(schema::Layout::Builder to, const InodeRecord& record) {
     layers[i].setPool(layer.pool.value());
     layers[i].setChunkSize(layer.chunk_size);
     layers[i].setFrozen(layer.frozen);
+    layers[i].setShift(layer.shift);
     fill_ranges(layers[i].initChunks(static_cast<unsigned>(layer.chunks.size())), layer.chunks);
   }
   fill_ranges(to.initHoles(static_cast<unsigned>(record.holes.size())), record.holes);

@@ -47,8 +47,9 @@ struct SetAttrArgs {
   bool shrinks = false;        // the size was larger for its holder, who may have stored bytes behind it
 };
 // A size of 0 gives the file a fresh data id. Shrinking to more, also in the eyes of the holder alone, sets
-// `trim`; growing adds holes. kLeaseLost
-// also: growth past a trim that the exclusive holder has not reported done.
+// `trim`; growing adds holes. kLeaseLost also: growth past a trim that the exclusive holder has not reported
+// done. kInvalidArgument: the new end lies within a chunk of a frozen layer (the holder writes such a chunk
+// anew, and reports it, before he shrinks).
 Result<InodeView> setattr(Env& env, const SetAttrArgs& args);
 // Shared with open: the file becomes empty.
 Result<> truncate_to_zero(Env& env, InodeView& inode);
@@ -122,6 +123,26 @@ struct ExtendBoundResult {
 };
 // kLeaseLost, kNoSpace, kRange, kQuotaExceeded.
 Result<ExtendBoundResult> extend_bound(Env& env, const ExtendBoundArgs& args);
+
+// --- share_chunks.cc ---
+struct ShareArgs {
+  InodeId source;
+  LeaseGeneration source_generation;  // needed while the source holds some of the chunks in its own layer
+  InodeId target;
+  LeaseGeneration generation;  // of the target
+  std::uint64_t from = 0;      // chunks
+  std::uint64_t to = 0;
+  std::uint64_t count = 0;
+};
+struct ShareResult {
+  InodeView source, target;  // the same, if the inodes are
+};
+// Chunks [from, from + count) of the source become chunks [to, to + count) of the target too, at once: its
+// size follows, holes stay holes. What either holder wrote was synced and reported before. kLeaseLost: one of
+// the leases is not held, or something is to be trimmed first. kRange: the files would have too many layers
+// or ranges, copy the bytes. kInvalidArgument: not regular files, of different chunk sizes, past the source's
+// end or bytes of the target behind it would be lost. kQuotaExceeded: shared bytes count in every file.
+Result<ShareResult> share_chunks(Env& env, const ShareArgs& args);
 
 // --- remove.cc ---
 struct RemoveArgs {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "meta/keys.h"
+#include "meta/layers.h"
 #include "meta/ops/acl.h"
 #include "meta/ops/operations.h"
 #include "meta/quota.h"
@@ -28,13 +29,24 @@ Code apply_extent(InodeRecord& inode, const ReportItem& item, bool durable) {
   Ranges holes = inode.holes;
   const std::uint64_t size = std::max(inode.size, item.size);
   add_range(holes, {inode.chunks_of(inode.size), inode.chunks_of(size)});
-  for (const Range& written : item.written) subtract_range(holes, written);
+  for (const Range& written : item.written) {
+    subtract_range(holes, written);
+    give_up_chunks(inode, written);  // it is in the file's own layer now
+  }
   if (holes.size() > kHolesMax) return Code::kRange;
   // An emptied chunk reads as zeros, hole or not: with too many holes it stays a chunk without bytes. Room is
-  // left for the holes that writes make, which are not ours to refuse.
+  // left for the holes that writes make, which are not ours to refuse. Only what was shared has no chunk that
+  // could stay.
   Ranges more = holes;
-  for (const Range& punched : item.punched)
-    add_range(more, {punched.from, std::min(punched.to, inode.chunks_of(size))});
+  for (const Range& punched : item.punched) {
+    const Range cut{punched.from, std::min(punched.to, inode.chunks_of(size))};
+    for (std::size_t i = 1; i < inode.layers.size(); ++i) {
+      for (const Range& shared : intersection(inode.layers[i].chunks, cut)) add_range(holes, shared);
+    }
+    give_up_chunks(inode, cut);
+    add_range(more, cut);
+  }
+  if (holes.size() > kHolesMax) return Code::kRange;
   if (more.size() <= kHolesMax / 2) holes = std::move(more);
   inode.holes = std::move(holes);
   inode.size = size;
@@ -57,6 +69,7 @@ Result<Code> report_one(Env& env, const ReportItem& item, bool durable) {
     if (item.has_size) {
       if (const Code code = check_extent(inode, item); code != Code::kOk) return code;
       if (const Code code = apply_extent(inode, item, durable); code != Code::kOk) return code;
+      TRYV(drop_empty_layers(env.txn, env.cluster, inode));
       TRYV(report_bytes(env.txn, item.inode, inode, item.bytes, item.bytes_max));
     }
     // Who does not hold the file has only read it.

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "meta/layers.h"
 #include "meta/ops/acl.h"
 #include "meta/ops/operations.h"
 
@@ -13,7 +14,15 @@ std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 
-Result<> shrink(Env& env, InodeRecord& inode, std::uint64_t size) {
+Result<> shrink(Env& env, InodeRecord& inode, InodeId id, std::uint64_t size) {
+  if (size % inode.chunk_size() != 0 && in_frozen_layer(inode, size / inode.chunk_size())) {
+    // Nobody may cut it: others share it.
+    return fail(Code::kInvalidArgument,
+                "inode " + to_string(id) + " shares the chunk in which it would end (" +
+                    std::to_string(size / inode.chunk_size()) + "): it is to be copied first");
+  }
+  give_up_chunks(inode, {inode.chunks_of(size), UINT64_MAX});
+  TRYV(drop_empty_layers(env.txn, env.cluster, inode));
   inode.trim.to = std::max({inode.trim.to, inode.size, inode.bound * inode.chunk_size()});
   inode.trim.from = size;  // a size never passes a pending trim, so this only moves it down
   subtract_range(inode.holes, {inode.chunks_of(size), UINT64_MAX});
@@ -46,17 +55,17 @@ Result<> set_size(Env& env, InodeView& inode, const SetAttrArgs& args) {
   if (!record.is_regular())
     return fail(Code::kInvalidArgument, "inode " + to_string(inode.id) + " has no size to set");
   if (size == 0) return truncate_to_zero(env, inode);
-  if (size < record.size) return shrink(env, record, size);
+  if (size < record.size) return shrink(env, record, inode.id, size);
   TRYV(grow(record, inode.id, size));
-  return args.shrinks ? shrink(env, record, size) : Result<>{};
+  return args.shrinks ? shrink(env, record, inode.id, size) : Result<>{};
 }
 
 }  // namespace
 
 Result<> truncate_to_zero(Env& env, InodeView& inode) {
   InodeRecord& record = inode.record;
-  if (chunks_to_purge(record) > 0) {
-    purge_data(env.txn, env.cluster, record);
+  if (chunks_to_purge(record) > 0 || record.layers.size() > 1) {
+    TRYV(release_data(env.txn, env.cluster, record));
     record.layers = {fresh_layer(env.txn, env.cluster.default_pool())};
   }
   TRYV(set_bytes(env.txn, record, 0));

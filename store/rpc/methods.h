@@ -38,6 +38,7 @@ namespace cairn::rpc {
   X(RemoveXattr, 25, RemoveXattrRequest, Empty)               \
   X(StatFs, 26, StatFsRequest, StatFsReply)                   \
   X(SyncMeta, 27, SyncMetaRequest, Empty)                     \
+  X(ShareChunks, 28, ShareChunksRequest, ShareChunksReply)    \
   X(Lock, 30, LockRequest, LockReply)                         \
   X(CancelLock, 31, CancelLockRequest, CancelLockReply)       \
   X(TestLock, 32, TestLockRequest, TestLockReply)             \

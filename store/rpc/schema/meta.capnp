@@ -57,9 +57,10 @@ struct Attr {
   noXattrs @13 :Bool;          # it has no extended attributes (access control lists are such); false: not known
 }
 struct Range { from @0 :UInt64; to @1 :UInt64; }   # [from, to)
-struct Layer { data @0 :UInt64; pool @1 :UInt16; chunkSize @2 :UInt32; frozen @3 :Bool; chunks @4 :List(Range); }
+# chunks: of a frozen layer, the indices of the file that it holds; chunk i of the file is chunk i + shift of the data id.
+struct Layer { data @0 :UInt64; pool @1 :UInt16; chunkSize @2 :UInt32; frozen @3 :Bool; chunks @4 :List(Range); shift @5 :Int64; }
 struct Layout {
-  layers @0 :List(Layer);      # top first; `chunks` of a layer: which indices it owns (empty list in a single layer: all)
+  layers @0 :List(Layer);      # the first is the file's own: it holds what is neither a hole nor in a later one, which are frozen
   holes @1 :List(Range);       # chunk indices below the size that were never written
   trim @2 :Range;              # bytes to be trimmed before the file may grow past `from` (empty: none)
   bound @3 :UInt64;            # first chunk index that the holder may not write yet
@@ -139,6 +140,19 @@ struct ReportReply { codes @0 :List(UInt16); }   # one an item; leaseLost: this 
 # bytes: the file wants to have so many allocated bytes (0: not asked); quotaExceeded if a quota above it does not allow them.
 struct ExtendBoundRequest { mutation @0 :Mutation; inode @1 :UInt64; generation @2 :UInt64; bound @3 :UInt64; bytes @4 :UInt64; }
 struct ExtendBoundReply { bound @0 :UInt64; limited @1 :Bool; bytesMax @2 :UInt64; }  # the latter as in Layout
+# Chunks of the source become chunks of the target too, which holds them frozen. The session holds the target exclusively, and
+# the source too while that has such chunks in its own layer; what it wrote to both is synced and reported. range: copy.
+struct ShareChunksRequest {
+  mutation @0 :Mutation;
+  source @1 :UInt64;
+  sourceGeneration @2 :UInt64;
+  target @3 :UInt64;
+  generation @4 :UInt64;
+  from @5 :UInt64;             # chunk indices
+  to @6 :UInt64;
+  count @7 :UInt64;
+}
+struct ShareChunksReply { attr @0 :Attr; layout @1 :Layout; sourceLayout @2 :Layout; }   # attr, layout: of the target
 
 # unlink, rmdir. uid: who removes it; size: of the file, if this client knows of more than it reported (an empty file is not
 # kept in the trash).
