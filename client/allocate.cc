@@ -34,6 +34,8 @@ rpc::Task<Result<Range>> empty_chunks(FileContext& context, Leases& leases, Writ
     Blocked blocked(inode);
     std::vector<rpc::Task<Result<>>> tasks;
     std::vector<std::uint64_t> emptied;
+    bool shared =
+        false;  // some of them: the servers have nothing to empty, it is enough that the file has a hole
     Range whole, whole_bytes;
     std::uint64_t generation = 0;
     bool unsettled = false;
@@ -59,8 +61,12 @@ rpc::Task<Result<Range>> empty_chunks(FileContext& context, Leases& leases, Writ
           index = std::min(file.holes.end_of(index), whole.to) - 1;
           continue;
         }
-        write.target.chunk.index = static_cast<std::uint32_t>(index);
         emptied.push_back(index);
+        if (inode->layout.frozen_layer_of(index) != nullptr) {
+          shared = true;
+          continue;
+        }
+        write.target.chunk.index = static_cast<std::uint32_t>(index);
         tasks.push_back(cut_chunk(context, write, deadline));
       }
     }
@@ -75,10 +81,12 @@ rpc::Task<Result<Range>> empty_chunks(FileContext& context, Leases& leases, Writ
       std::lock_guard lock(inode->mutex);
       FileData& file = *inode->file;
       file.ahead.clear();
-      // Else they are only not told as holes.
-      if (!context.inodes.usable(*inode, Lease::kExclusive) || inode->generation != generation)
-        co_return whole_bytes;
+      if (!context.inodes.usable(*inode, Lease::kExclusive) || inode->generation != generation) {
+        if (shared) continue;
+        co_return whole_bytes;  // they are only not told as holes
+      }
       for (std::uint64_t index : emptied) {
+        take_from_frozen(*inode, index);
         file.holes.add(index, index + 1);
         file.punched.add(index, index + 1);
         file.written.remove(index, index + 1);

@@ -26,6 +26,12 @@ OutMessage thawed(const std::string& bytes) {
   return message;
 }
 
+struct FakeLayer {  // frozen
+  DataId data;
+  RangeSet chunks;
+  std::int64_t shift = 0;
+};
+
 struct FakeInode {
   std::uint64_t allowed = 0;  // bytes that its holder may let it have, if there is a quota
   Attr attr;
@@ -34,6 +40,7 @@ struct FakeInode {
   std::map<std::string, InodeId> entries;
   std::string target;
   DataId data;
+  std::vector<FakeLayer> frozen;
   RangeSet holes;
   Range trim;
   std::uint64_t bound = 0;
@@ -44,6 +51,17 @@ struct FakeInode {
   std::map<SessionId, Holder> holders;
   std::map<SessionId, unsigned> opens;
   std::map<std::string, std::string> xattrs;
+  const FakeLayer* frozen_layer_of(std::uint64_t index) const {
+    for (const auto& layer : frozen) {
+      if (layer.chunks.contains(index)) return &layer;
+    }
+    return nullptr;
+  }
+  ChunkId chunk(std::uint64_t index) const {
+    const FakeLayer* layer = frozen_layer_of(index);
+    const std::uint64_t shift = layer ? static_cast<std::uint64_t>(layer->shift) : 0;
+    return {layer ? layer->data : data, static_cast<std::uint32_t>(index + shift), 0};
+  }
   unsigned open_count() const {
     unsigned count = 0;
     for (const auto& [session, opened] : opens) count += opened;
@@ -157,10 +175,21 @@ struct FakeCluster::State {
   }
   void put_layout(const FakeInode& inode, schema::Layout::Builder to) const {
     if (!S_ISREG(inode.attr.mode)) return;
-    auto layer = to.initLayers(1)[0];
-    layer.setData(inode.data.value());
-    layer.setPool(1);
-    layer.setChunkSize(options.chunk_size);
+    auto layers = to.initLayers(static_cast<unsigned>(1 + inode.frozen.size()));
+    for (unsigned i = 0; i < layers.size(); ++i) {
+      layers[i].setData((i == 0 ? inode.data : inode.frozen[i - 1].data).value());
+      layers[i].setPool(1);
+      layers[i].setChunkSize(options.chunk_size);
+      if (i == 0) continue;
+      layers[i].setFrozen(true);
+      layers[i].setShift(inode.frozen[i - 1].shift);
+      const auto chunks = inode.frozen[i - 1].chunks.list();
+      auto ranges = layers[i].initChunks(static_cast<unsigned>(chunks.size()));
+      for (unsigned c = 0; c < chunks.size(); ++c) {
+        ranges[c].setFrom(chunks[c].from);
+        ranges[c].setTo(chunks[c].to);
+      }
+    }
     const auto holes = inode.holes.list();
     auto list = to.initHoles(static_cast<unsigned>(holes.size()));
     for (unsigned i = 0; i < holes.size(); ++i) {
@@ -230,8 +259,28 @@ struct FakeCluster::State {
     auto it = inodes.find(id);
     if (it == inodes.end() || it->second.attr.nlink != 0 || it->second.open_count() != 0) return;
     std::erase_if(chunks, [&](const auto& entry) { return entry.first.second.data == it->second.data; });
+    give_up(it->second, 0, kNoChunk);
     inodes.erase(it);
   }
+  // No frozen layer of the inode holds these chunks any more; what nobody refers to goes at once.
+  void give_up(FakeInode& inode, std::uint64_t from, std::uint64_t to) {
+    for (auto& layer : inode.frozen) layer.chunks.remove(from, to);
+    std::vector<DataId> dropped;
+    std::erase_if(inode.frozen, [&](const FakeLayer& layer) {
+      if (layer.chunks.empty()) dropped.push_back(layer.data);
+      return layer.chunks.empty();
+    });
+    for (DataId data : dropped) {
+      const bool referred = std::any_of(inodes.begin(), inodes.end(), [&](const auto& entry) {
+        const auto& layers = entry.second.frozen;
+        return std::any_of(layers.begin(), layers.end(),
+                           [&](const auto& layer) { return layer.data == data; });
+      });
+      if (!referred)
+        std::erase_if(chunks, [&](const auto& entry) { return entry.first.second.data == data; });
+    }
+  }
+  Result<OutMessage> share_chunks(const Request& request, SessionId session);
   void end(SessionId session) {
     locks.drop(session);
     tell_settled();
@@ -438,6 +487,7 @@ Task<Result<OutMessage>> FakeCluster::State::serve_meta(Request& request, Sessio
                         session_in<method::Open>(request, session, sequence) ||
                         session_in<method::Report>(request, session, sequence) ||
                         session_in<method::ExtendBound>(request, session, sequence) ||
+                        session_in<method::ShareChunks>(request, session, sequence) ||
                         session_in<method::Remove>(request, session, sequence) ||
                         session_in<method::Rename>(request, session, sequence) ||
                         session_in<method::Link>(request, session, sequence) ||
@@ -742,6 +792,7 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
       if (body.getTruncate()) {
         inode->attr.size = 0;
         inode->data = DataId(next_id++);
+        give_up(*inode, 0, kNoChunk);
         inode->holes.clear();
         inode->trim = {};
         inode->bound = options.initial_bound;
@@ -764,6 +815,10 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
         if (!holds(*inode, body.getGeneration())) return fail(Code::kLeaseLost, "not held");
         const std::uint64_t size = body.getAttr().getSize(), old = inode->attr.size;
         if (size < old || body.getShrinks()) {
+          CHECK(size >= old || size % options.chunk_size == 0 ||
+                    !inode->frozen_layer_of(size / options.chunk_size),
+                "a file was cut within a chunk that it shares");
+          give_up(*inode, chunks_of(size, options.chunk_size), kNoChunk);
           inode->holes.add(chunks_of(old, options.chunk_size), chunks_of(size, options.chunk_size));
           inode->trim = {size, std::max({inode->trim.to, old, size, inode->bound * options.chunk_size})};
           inode->holes.remove(chunks_of(size, options.chunk_size), kNoChunk);
@@ -816,13 +871,17 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
           for (auto range : item.getWritten()) {
             CHECK(range.getTo() <= inode.bound, "a chunk beyond the bound was written");
             inode.holes.remove(range.getFrom(), range.getTo());
+            give_up(inode, range.getFrom(), range.getTo());
           }
-          for (auto range : item.getPunched()) inode.holes.add(range.getFrom(), range.getTo());
+          for (auto range : item.getPunched()) {
+            inode.holes.add(range.getFrom(), range.getTo());
+            give_up(inode, range.getFrom(), range.getTo());
+          }
           CHECK(quota_bytes == 0 || item.getBytes() <= inode.allowed, "a file has more than it was allowed");
           if (item.getHasBytesMax()) inode.allowed = std::min(inode.allowed, item.getBytesMax());
           // Bytes below the size and outside the holes exist.
           for (std::uint64_t index = 0; index < chunks_of(inode.attr.size, options.chunk_size); ++index) {
-            const ChunkId chunk{inode.data, static_cast<std::uint32_t>(index), 0};
+            const ChunkId chunk = inode.chunk(index);
             CHECK(inode.holes.contains(index) || chunks.contains({members_of(chunk).front(), chunk}),
                   "a report claims a chunk that is not stored");
           }
@@ -838,6 +897,8 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
       }
       return reply;
     }
+    case method::ShareChunks::kNumber:
+      return share_chunks(request, session);
     case method::ExtendBound::kNumber: {
       auto body = request.body<method::ExtendBound>();
       TRY(FakeInode * inode, inode_of(body.getInode()));
@@ -960,6 +1021,84 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
     default:
       return fail(Code::kUnimplemented, std::string(method_name(request.method)));
   }
+}
+
+Result<OutMessage> FakeCluster::State::share_chunks(const Request& request, SessionId session) {
+  auto body = request.body<method::ShareChunks>();
+  const InodeId source_id(body.getSource()), target_id(body.getTarget());
+  if (!inodes.contains(source_id) || !inodes.contains(target_id)) return fail(Code::kNotFound, "no inode");
+  FakeInode& source = inodes.at(source_id);
+  FakeInode& target = inodes.at(target_id);
+  const auto holds = [&](const FakeInode& inode, std::uint64_t generation) {
+    auto it = inode.holders.find(session);
+    return it != inode.holders.end() && it->second.kind == Lease::kExclusive &&
+           it->second.generation == generation;
+  };
+  const std::uint64_t chunk_size = options.chunk_size;
+  const std::uint64_t from = body.getFrom(), to = body.getTo(), count = body.getCount();
+  const std::uint64_t old_chunks = chunks_of(source.attr.size, options.chunk_size);
+  if (count == 0 || from + count > old_chunks) return fail(Code::kInvalidArgument, "no such chunks");
+  if (!holds(target, body.getGeneration()) || !target.trim.empty())
+    return fail(Code::kLeaseLost, "the target is not held");
+  const std::uint64_t end =
+      to * chunk_size + std::min(count * chunk_size, source.attr.size - from * chunk_size);
+  if (end % chunk_size != 0 && target.attr.size > end)
+    return fail(Code::kInvalidArgument, "bytes of the target would be lost");
+  FakeLayer whole{source.data, {}, 0};
+  bool own = false;
+  for (std::uint64_t index = 0; index < old_chunks; ++index) {
+    if (source.holes.contains(index) || source.frozen_layer_of(index)) continue;
+    whole.chunks.add(index, index + 1);
+    own = own || (index >= from && index < from + count);
+  }
+  if (own) {
+    if (!holds(source, body.getSourceGeneration()) || !source.trim.empty())
+      return fail(Code::kLeaseLost, "the source is not held");
+    for (const auto& [key, chunk] : chunks) {
+      CHECK(key.second.data != source.data || chunk.synced || !whole.chunks.contains(key.second.index),
+            "a chunk is frozen that is not synced");
+    }
+    source.data = DataId(next_id++);
+    source.frozen.push_back(std::move(whole));
+  }
+  std::vector<FakeLayer> pieces;
+  for (const FakeLayer& layer : source.frozen) {
+    FakeLayer piece{
+        layer.data, {}, layer.shift + static_cast<std::int64_t>(from) - static_cast<std::int64_t>(to)};
+    for (std::uint64_t i = 0; i < count; ++i) {
+      if (layer.chunks.contains(from + i)) piece.chunks.add(to + i, to + i + 1);
+    }
+    if (!piece.chunks.empty()) pieces.push_back(std::move(piece));
+  }
+  RangeSet holes;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    if (source.holes.contains(from + i)) holes.add(to + i, to + i + 1);
+  }
+  const std::uint64_t size = std::max(target.attr.size, end);
+  target.holes.add(chunks_of(target.attr.size, options.chunk_size), chunks_of(size, options.chunk_size));
+  target.holes.remove(to, to + count);
+  for (const Range& hole : holes.list()) target.holes.add(hole.from, hole.to);
+  // The new pieces come first: what they refer to must not go with what they replace.
+  std::vector<FakeLayer> before = std::move(target.frozen);
+  target.frozen = std::move(pieces);
+  for (FakeLayer& layer : before) {
+    FakeLayer kept = layer;
+    kept.chunks.remove(to, to + count);
+    if (!kept.chunks.empty()) target.frozen.push_back(std::move(kept));
+  }
+  for (FakeLayer& layer : before) {  // looks for references, as for any other
+    FakeInode none;
+    none.frozen.push_back(std::move(layer));
+    give_up(none, 0, kNoChunk);
+  }
+  target.attr.size = size;
+  touch(target, true);
+  OutMessage reply;
+  auto out = reply.body<schema::ShareChunksReply>();
+  put_attr(target, out.initAttr());
+  put_layout(target, out.initLayout());
+  put_layout(source, out.initSourceLayout());
+  return reply;
 }
 
 // --- chunkservers: the head applies a write to all members at once ---

@@ -28,8 +28,20 @@ inline FileData& file_of(const FileContext& context, Inode& inode) {
 // Where the holder of the exclusive lease writes a chunk of the file. Under inode.mutex; its layout is known.
 inline ChunkTarget write_target(const Inode& inode, std::uint64_t index) {
   const Layer& layer = inode.layout.layers.front();
-  const ChunkId chunk{layer.data, static_cast<std::uint32_t>(index), 0};
-  return {chunk, layer.pool, inode.session, inode.id, inode.generation};
+  return {layer.chunk(index), layer.pool, inode.session, inode.id, inode.generation};
+}
+
+// Where a chunk of the file is read. Under inode.mutex; its layout is known.
+inline ChunkTarget read_target(const Inode& inode, std::uint64_t index) {
+  const Layer& layer = inode.layout.layer_of(index);
+  return {layer.chunk(index), layer.pool, inode.session, inode.id, 0};
+}
+
+// The file's own layer holds the chunk now, or nobody does. Under inode.mutex.
+inline void take_from_frozen(Inode& inode, std::uint64_t index) {
+  if (inode.layout.frozen_layer_of(index) == nullptr) return;
+  inode.layout.take_from_frozen(index);
+  ++inode.layout_changes;
 }
 
 }  // namespace cairn::client

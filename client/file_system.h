@@ -210,6 +210,14 @@ class FileSystem {
   virtual Task<void> allocate(Handle handle, int mode, std::uint64_t offset, std::uint64_t length) = 0;
   // lseek(2) with SEEK_DATA or SEEK_HOLE; nullopt: no such place (ENXIO).
   virtual Task<std::optional<std::uint64_t>> seek(Handle handle, std::uint64_t offset, int whence) = 0;
+  // copy_file_range(2): how many bytes were copied, perhaps fewer than asked; 0 at the end of the source.
+  // Whole chunks become part of both files without being moved. Not for an append handle. Ranges of one file
+  // must not overlap.
+  virtual Task<std::uint64_t> copy_range(Handle from, std::uint64_t from_offset, Handle to,
+                                         std::uint64_t to_offset, std::uint64_t length) {
+    (void)from, (void)from_offset, (void)to, (void)to_offset, (void)length;
+    co_return fail(Code::kUnimplemented, "no copying by the file system here");
+  }
   // False: there are no locks here, and none of the following is called.
   virtual bool shares_locks() const { return false; }
   // Takes, converts or (kNone) gives back a lock. With `wait` it waits for as long as it takes, over restarts

@@ -4,6 +4,7 @@
 //   attributes.cc   getattr, setattr, symlink targets, statfs, extended attributes
 //   directories.cc  readdir
 //   handles.cc      open, create, read, write, flush, fsync, release
+//   copy_range.cc   copy_file_range
 //   recall.cc       what the server takes back, and the end of a session
 //   paths.cc        blocking calls by path
 // Thread-safe. Owner: the client, after the session; shut down with close().
@@ -68,6 +69,8 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   Task<void> fsync(Handle handle, bool data_only) override;
   Task<void> allocate(Handle handle, int mode, std::uint64_t offset, std::uint64_t length) override;
   Task<std::optional<std::uint64_t>> seek(Handle handle, std::uint64_t offset, int whence) override;
+  Task<std::uint64_t> copy_range(Handle from, std::uint64_t from_offset, Handle to, std::uint64_t to_offset,
+                                 std::uint64_t length) override;
   bool shares_locks() const override { return true; }
   Task<LockResult> lock(Handle handle, LockSpec wanted, std::shared_ptr<LockWait> wait) override {
     return locks_.lock(std::move(handle), wanted, std::move(wait));
@@ -155,6 +158,8 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   void drop_if_unreachable(const InodeRef& inode);       // under inode.mutex
   Handle make_handle(const InodeRef& inode, int flags);  // under inode.mutex
   void released(FileHandle& handle);
+  Task<std::uint64_t> copy_bytes(Handle from, std::uint64_t from_offset, Handle to, std::uint64_t to_offset,
+                                 std::uint64_t length);
   // Zeros in [from, to) of what the file has; whole chunks become holes.
   rpc::Task<Result<>> zero(InodeRef inode, std::uint64_t from, std::uint64_t to, Deadline deadline);
   Result<InodeId> resolve(std::string_view path, std::string* last, InodeId* parent);

@@ -10,6 +10,7 @@ namespace cairn::client {
 namespace {
 
 constexpr std::uint64_t kSizeMax = 1'200'000;
+constexpr std::uint64_t kChunk = 256 << 10;
 
 class Model {
  public:
@@ -72,7 +73,7 @@ class Model {
     const auto client = static_cast<unsigned>(rng_.one_in(4) ? 1 : 0);
     const Handle opened = handle(file, client);
     ASSERT_TRUE(opened);
-    switch (rng_.below(14)) {
+    switch (rng_.below(16)) {
       case 0:
       case 1:
       case 2:
@@ -163,7 +164,40 @@ class Model {
         }
         break;
       }
+      case 14:
+      case 15:
+        copy(files_[rng_.below(files_.size())], file, client);
+        break;
     }
+  }
+
+  // Whole chunks mostly, so that they are shared; at other places of either file, or of one.
+  void copy(File& from, File& to, unsigned client) {
+    const Handle source = handle(from, client), target = handle(to, client);
+    ASSERT_TRUE(source && target);
+    const auto place = [&](std::uint64_t below) {
+      const std::uint64_t at = rng_.below(below + 1);
+      return rng_.one_in(4) ? at : at / kChunk * kChunk;
+    };
+    const std::uint64_t from_offset = place(from.model.size()), to_offset = place(kSizeMax);
+    std::uint64_t left = rng_.one_in(2) ? kSizeMax : 1 + rng_.below(kSizeMax);
+    if (from_offset < from.model.size()) left = std::min(left, from.model.size() - from_offset);
+    if (&from == &to && from_offset < to_offset + left && to_offset < from_offset + left) return;
+    std::uint64_t done = 0;
+    while (left > 0) {
+      auto copied = fs(client).block_on<std::uint64_t>(
+          fs(client).copy_range(source, from_offset + done, target, to_offset + done, left));
+      ASSERT_TRUE(copied) << copied.error().to_string();
+      if (*copied == 0) break;
+      done += *copied;
+      left -= *copied;
+    }
+    ASSERT_EQ(done,
+              from_offset < from.model.size() ? std::min(done + left, from.model.size() - from_offset) : 0);
+    if (done == 0) return;
+    const std::string bytes = from.model.substr(from_offset, done);
+    if (to.model.size() < to_offset + done) to.model.resize(to_offset + done, '\0');
+    to.model.replace(to_offset, done, bytes);
   }
 
   void check(File& file, unsigned client, std::uint64_t offset, std::uint32_t length) {

@@ -155,6 +155,7 @@ struct Inode {
   AttrRecord attr;  // under an exclusive lease size, times and permission bits are ours
   bool have_layout = false;
   Layout layout;
+  std::uint64_t layout_changes = 0;   // grows when chunks are to be found elsewhere than before
   std::optional<std::string> target;  // symlink
   std::unique_ptr<Directory> dir;
   std::unique_ptr<FileData> file;

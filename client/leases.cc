@@ -12,6 +12,7 @@ bool Leases::held(const Inode& inode, Lease lease) const {
 void Leases::adopt(Inode& inode, FileData& file, const AttrRecord& attr, const Layout& layout) {
   inode.attr = attr;
   inode.layout = layout;
+  ++inode.layout_changes;
   inode.have_attr = inode.have_layout = layout.valid();
   file.holes = layout.holes;
   if (layout.valid()) file.holes.add(chunks_of(attr.attr.size, layout.chunk_size()), kNoChunk);

@@ -36,10 +36,7 @@ void add_zeros(rpc::Payload& payload, std::uint64_t count) {
 std::shared_ptr<Fetch> Reader::start_fetch(const InodeRef& inode, std::uint64_t from, std::uint64_t to,
                                            Budget::Hold memory) {
   const std::uint32_t chunk_size = inode->layout.chunk_size();
-  const std::uint64_t index = from / chunk_size;
-  const Layer& layer = inode->layout.layer_of(index);
-  ChunkTarget target{
-      {layer.data, static_cast<std::uint32_t>(index), 0}, layer.pool, inode->session, inode->id, 0};
+  const ChunkTarget target = read_target(*inode, from / chunk_size);
   auto started = std::make_shared<Fetch>(context_.runtime, from, to - from, std::move(memory));
   auto task = fetch(context_.chunks, inode, started, target, static_cast<std::uint32_t>(from % chunk_size),
                     context_.deadline());
@@ -71,6 +68,7 @@ Reader::Plan Reader::plan(const Handle& handle, std::uint64_t offset, std::uint3
   FileData& file = *inode->file;
   Plan plan;
   plan.lease_serial = inode->lease_serial;
+  plan.layout_changes = inode->layout_changes;
   const std::uint64_t end = std::min(inode->size(), offset + length);
   if (offset >= end) return plan;
   const std::uint32_t chunk_size = inode->layout.chunk_size();
@@ -200,10 +198,11 @@ rpc::Task<Result<rpc::Payload>> Reader::read(Handle handle, std::uint64_t offset
       co_return std::move(*payload);
     }
     {
-      // Another client may have replaced the file's data after our lease had gone: then what failed is out of
-      // date.
+      // Another client may have replaced the file's data after our lease had gone, or a write of ours a chunk
+      // that the file shared: then what failed is out of date.
       std::lock_guard lock(inode->mutex);
-      const bool same = inode->lease_serial == planned.lease_serial && context_.inodes.usable(*inode);
+      const bool same = inode->lease_serial == planned.lease_serial &&
+                        inode->layout_changes == planned.layout_changes && context_.inodes.usable(*inode);
       if (same || deadline.passed(context_.runtime.clock()) || payload->error().code() == Code::kCancelled) {
         co_return fail(payload->error().with("reading inode " + to_string(inode->id)));
       }

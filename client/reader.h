@@ -32,6 +32,7 @@ class Reader {
   struct Plan {
     std::vector<Slot> slots;
     std::uint64_t lease_serial = 0;
+    std::uint64_t layout_changes = 0;
   };
   // Under inode.mutex. `start`: fetches what is missing; else such parts have neither bytes nor fetch.
   enum class Start { kNo, kYes };

@@ -112,6 +112,8 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
     SessionId session;
     RangeSet holes;
     bool shrinks = false;
+    std::optional<std::uint64_t> boundary;  // a chunk that others share, in which the file will end
+    std::uint32_t within = 0;
     {
       std::lock_guard lock(inode->mutex);
       if (!context.inodes.usable(*inode, Lease::kExclusive) || inode->recalling || !inode->have_layout)
@@ -120,15 +122,27 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
       generation = inode->generation;
       session = inode->session;
       shrinks = size < inode->size();
+      const std::uint32_t chunk_size = inode->layout.chunk_size();
+      within = static_cast<std::uint32_t>(size % chunk_size);
+      if (shrinks && within != 0 && inode->layout.frozen_layer_of(size / chunk_size) != nullptr)
+        boundary = size / chunk_size;
       cut.take(size);
     }
     // The server must know how far the file reaches before it says what is to be trimmed.
     auto flushed = co_await write_back.flush(inode, Durable::kNo, deadline);
     if (!flushed) co_return fail(flushed.error());
+    if (boundary) {
+      auto copied = co_await write_back.copy_up(inode, *boundary, within, deadline);
+      if (!copied) co_return fail(copied.error().with("cutting inode " + to_string(inode->id)));
+    }
     {
       std::lock_guard lock(inode->mutex);
       inode->file->report_size = true;
+      // Nothing is there that is ours to cut.
       holes = inode->file->holes;
+      for (const Layer& layer : inode->layout.layers) {
+        for (const Range& shared : layer.chunks.list()) holes.add(shared.from, shared.to);
+      }
     }
     CO_TRYV(co_await reporter.report(inode, Durable::kNo, deadline));
     std::function<void(schema::SetAttrRequest::Builder)> fill =

@@ -2,14 +2,20 @@
 
 namespace cairn::client {
 
-const Layer& Layout::layer_of(std::uint64_t index) const {
-  for (const auto& layer : layers) {
-    if (layer.chunks.empty() && layers.size() == 1) return layer;
-    for (const auto& range : layer.chunks) {
-      if (index >= range.from && index < range.to) return layer;
-    }
+const Layer* Layout::frozen_layer_of(std::uint64_t index) const {
+  for (const Layer& layer : layers) {
+    if (layer.frozen && layer.chunks.contains(index)) return &layer;
   }
-  return layers.front();
+  return nullptr;
+}
+
+const Layer& Layout::layer_of(std::uint64_t index) const {
+  const Layer* frozen = frozen_layer_of(index);
+  return frozen ? *frozen : layers.front();
+}
+
+void Layout::take_from_frozen(std::uint64_t index) {
+  for (Layer& layer : layers) layer.chunks.remove(index, index + 1);
 }
 
 AttrRecord decode(schema::Attr::Reader from) {
@@ -55,7 +61,8 @@ Layout decode(schema::Layout::Reader from) {
     to.pool = PoolId(layer.getPool());
     to.chunk_size = layer.getChunkSize();
     to.frozen = layer.getFrozen();
-    for (auto range : layer.getChunks()) to.chunks.push_back({range.getFrom(), range.getTo()});
+    to.shift = layer.getShift();
+    for (auto range : layer.getChunks()) to.chunks.add(range.getFrom(), range.getTo());
     // A size that this program can't work with must not reach a division.
     if (to.chunk_size < kBlockSize || to.chunk_size % kBlockSize != 0 || to.chunk_size > rpc::kPayloadMax) {
       out.layers.clear();

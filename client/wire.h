@@ -38,10 +38,14 @@ struct Layer {
   PoolId pool;
   std::uint32_t chunk_size = 0;
   bool frozen = false;
-  std::vector<Range> chunks;  // chunk indices that it owns; empty in a single layer: all
+  RangeSet chunks;         // frozen: indices in the file
+  std::int64_t shift = 0;  // frozen: index in the data id, less the index in the file
+  ChunkId chunk(std::uint64_t index) const {
+    return {data, static_cast<std::uint32_t>(index + static_cast<std::uint64_t>(shift)), 0};
+  }
 };
 struct Layout {
-  std::vector<Layer> layers;    // top first
+  std::vector<Layer> layers;    // the file's own first; the others are frozen: docs/layouts.md
   RangeSet holes;               // chunk indices below the size that were never written
   Range trim;                   // bytes to be trimmed before the file may grow past trim.from
   std::uint64_t bound = 0;      // first chunk index that may not be written yet
@@ -49,8 +53,11 @@ struct Layout {
   std::uint64_t bytes_max = 0;  // allocated bytes; more is asked for
   bool valid() const { return !layers.empty(); }
   std::uint32_t chunk_size() const { return layers.front().chunk_size; }
-  // The layer that holds chunk `index`.
+  // The frozen layer that holds chunk `index`; null: it is in the file's own, or a hole.
+  const Layer* frozen_layer_of(std::uint64_t index) const;
   const Layer& layer_of(std::uint64_t index) const;
+  // The chunk is in the file's own layer from now on, or a hole.
+  void take_from_frozen(std::uint64_t index);
 };
 
 struct ObjectRecord {

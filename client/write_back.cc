@@ -2,6 +2,7 @@
 
 #include "client/allocate.h"
 #include "client/fan_out.h"
+#include "client/shared_chunk.h"
 #include "store/base/log.h"
 
 namespace cairn::client {
@@ -79,10 +80,9 @@ std::optional<Result<std::uint32_t>> WriteBack::try_write(FileHandle& handle, st
     }
     if (not_allowed(inode, offset, data.size())) return std::nullopt;
     const bool appends = end >= inode.size();
-    if (inode.layout.layers.size() != 1 || inode.layout.layers.front().frozen) {
-      return fail(Code::kUnimplemented, "inode " + to_string(inode.id) +
-                                            " shares its data with another one: this program "
-                                            "can't write to it; use a newer client");
+    if (inode.layout.layers.front().frozen) {
+      return fail(Code::kUnimplemented,
+                  "inode " + to_string(inode.id) + " has no layer of its own: use a newer client");
     }
     const std::uint64_t need = file.dirty.memory_needed(data.size(), appends);
     Budget::Hold taken;
@@ -226,8 +226,10 @@ rpc::Task<Result<bool>> WriteBack::store(InodeRef inode, std::uint64_t index, Du
                                          Deadline deadline) {
   std::shared_ptr<const ChunkBytes> bytes;
   ChunkWrite write;
+  std::optional<ChunkTarget> shared;  // where the chunk's bytes lie that others have too
   bool fresh = false;
   std::uint64_t base = 0, size = 0;
+  std::uint32_t length = 0;
   bool ahead = false;
   {
     std::lock_guard lock(inode->mutex);
@@ -241,9 +243,11 @@ rpc::Task<Result<bool>> WriteBack::store(InodeRef inode, std::uint64_t index, Du
     }
     bytes = file.dirty.start_flush(index);
     write.target = write_target(*inode, index);
-    fresh = file.holes.contains(index);
+    if (inode->layout.frozen_layer_of(index) != nullptr) shared = read_target(*inode, index);
+    fresh = shared || file.holes.contains(index);
     base = index * inode->layout.chunk_size();
     size = inode->size();
+    length = static_cast<std::uint32_t>(std::min<std::uint64_t>(size - base, inode->layout.chunk_size()));
     ahead = index + 2 * context_.options.parallel_chunks >= inode->layout.bound &&
             inode->layout.bound < (index + 1) * 2 && index > 0 && !file.extending;
   }
@@ -251,7 +255,20 @@ rpc::Task<Result<bool>> WriteBack::store(InodeRef inode, std::uint64_t index, Du
   Result<> outcome;
   std::vector<Acknowledged> versions;
   bool first = true;
-  for (auto& run : bytes->runs()) {
+  auto runs = bytes->runs();
+  if (shared) {
+    auto merged = co_await with_shared_bytes(context_, *shared, bytes, length, deadline);
+    if (merged) {
+      // Should the servers lose it, only what was written here could be written again: so it is synced at
+      // once, unless that is all of it.
+      if (merged->merged) durable = Durable::kYes;
+      runs = std::move(merged->runs);
+    } else {
+      outcome = fail(std::move(merged.error()));
+      runs.clear();
+    }
+  }
+  for (auto& run : runs) {
     ChunkWrite one = write;
     one.kind = fresh && first ? schema::WriteRequest::Kind::FRESH : schema::WriteRequest::Kind::WRITE;
     one.offset = run.offset;
@@ -284,6 +301,7 @@ rpc::Task<Result<bool>> WriteBack::store(InodeRef inode, std::uint64_t index, Du
       file.holes.remove(index, index + 1);
       file.punched.remove(index, index + 1);
       file.written.add(index, index + 1);
+      take_from_frozen(*inode, index);
       file.report_size = true;
       ledger_.acknowledged(inode, write.target, versions, bytes, durable);
     } else {
@@ -477,6 +495,36 @@ rpc::Task<> WriteBack::extend_ahead(InodeRef inode, std::uint64_t index) {
   if (!extended)
     log_debug("extend_bound", "inode={} error={}", to_string(inode->id),
               log_quote(extended.error().to_string()));
+}
+
+// --- shared chunks ---
+
+rpc::Task<Result<>> WriteBack::copy_up(InodeRef inode, std::uint64_t index, std::uint32_t length,
+                                       Deadline deadline) {
+  CO_TRYV(co_await extend_bound(inode, index, deadline));
+  ChunkTarget shared;
+  ChunkWrite write;
+  {
+    std::lock_guard lock(inode->mutex);
+    if (!inode->have_layout || inode->layout.frozen_layer_of(index) == nullptr) co_return Result<>{};
+    shared = read_target(*inode, index);
+    write.target = write_target(*inode, index);
+  }
+  auto bytes = co_await read_shared(context_, shared, length, deadline);
+  if (!bytes) co_return fail(std::move(bytes.error()));
+  write.kind = schema::WriteRequest::Kind::FRESH;
+  write.length = length;
+  write.payload.pieces.push_back(std::move(*bytes));
+  write.ends_chunk = true;
+  write.durable = Durable::kYes;
+  auto written = co_await context_.chunks.write(std::move(write), deadline);
+  if (!written) co_return fail(std::move(written.error()));
+  std::lock_guard lock(inode->mutex);
+  if (inode->lease != Lease::kExclusive || !inode->have_layout) co_return Result<>{};
+  take_from_frozen(*inode, index);
+  inode->file->written.add(index, index + 1);
+  inode->file->report_size = true;
+  co_return Result<>{};
 }
 
 // --- durability ---

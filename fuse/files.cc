@@ -250,6 +250,31 @@ void handle_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, fuse
                });
 }
 
+// What can't be shared is copied by the client too, in pieces: the kernel would read and write every byte.
+void handle_copy_file_range(fuse_req_t req, fuse_ino_t, off_t from_offset, fuse_file_info* from_info,
+                            fuse_ino_t ino, off_t to_offset, fuse_file_info* to_info, std::size_t length,
+                            int) {
+  Handle from = file_of(from_info)->handle;
+  Handle to = file_of(to_info)->of_kind(false);
+  if (!to) {  // opened for appending, which ended since: the kernel copies
+    fuse_reply_err(req, EOPNOTSUPP);
+    return;
+  }
+  const InodeId inode(ino);
+  start<std::uint64_t>(
+      req, Kind::kFlush, "copy_file_range",
+      frontend(req).files.copy_range(std::move(from), static_cast<std::uint64_t>(from_offset), std::move(to),
+                                     static_cast<std::uint64_t>(to_offset), length),
+      [inode](fuse_req_t req, Result<std::uint64_t> copied) {
+        if (req == nullptr) return;
+        if (copied) {
+          fuse_reply_write(req, *copied);
+        } else {
+          reply_error(req, {"copy_file_range", inode, RangeMeans::kOffset}, copied.error());
+        }
+      });
+}
+
 }  // namespace
 
 void add_file_handlers(fuse_lowlevel_ops& ops) {
@@ -262,6 +287,7 @@ void add_file_handlers(fuse_lowlevel_ops& ops) {
   ops.fsync = handle_fsync;
   ops.fallocate = handle_fallocate;
   ops.lseek = handle_lseek;
+  ops.copy_file_range = handle_copy_file_range;
 }
 
 }  // namespace cairn::fuse
