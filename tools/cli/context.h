@@ -36,6 +36,7 @@ struct Context {
 void add_up_commands(CLI::App& app, Context& context);
 void add_object_commands(CLI::App& app, Context& context);
 void add_mount_commands(CLI::App& app, Context& context);
+void add_clone_command(CLI::App& app, Context& context);
 void add_quota_commands(CLI::App& app, Context& context);
 void add_trash_commands(CLI::App& app, Context& context);
 void add_admin_commands(CLI::App& app, Context& context);

@@ -43,6 +43,7 @@ int main(int argc, char** argv) {
   cli::add_up_commands(app, context);
   cli::add_object_commands(app, context);
   cli::add_mount_commands(app, context);
+  cli::add_clone_command(app, context);
   cli::add_quota_commands(app, context);
   cli::add_trash_commands(app, context);
   cli::add_admin_commands(app, context);
