@@ -1,0 +1,135 @@
+"""Copies that share chunks, while servers and mounts die. Run: tests/fault/run test_clones"""
+import os
+import random
+import signal
+import unittest
+
+from cluster import Cluster, wait_for
+from workload import Background, pattern
+
+CHUNK = 4 << 20
+BLOCK = 4096
+
+
+def copy(source, target):
+    """As cp does it; returns the number of bytes."""
+    done = 0
+    with open(source, "rb") as a, open(target, "wb") as b:
+        while n := os.copy_file_range(a.fileno(), b.fileno(), 1 << 30):
+            done += n
+    return done
+
+
+def write_at(path, offset, data, sync=True):
+    fd = os.open(path, os.O_RDWR)
+    try:
+        os.pwrite(fd, data, offset)
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def used(c):
+    return sum(s["used_bytes"] for s in c.status()["servers"])
+
+
+class Clones(unittest.TestCase):
+    def check(self, path, expected):
+        got = path.read_bytes()
+        self.assertEqual(len(got), len(expected), path)
+        if got != expected:
+            at = next(i for i in range(len(got)) if got[i] != expected[i])
+            self.fail(f"{path} differs at {at}")
+
+    def test_servers_die_while_copies_are_written(self):
+        """The source never changes; of a copy every synced write is there, and around it the source's bytes."""
+        with Cluster(mount=True) as c:
+            source = bytearray(pattern(1, 3 * CHUNK + 5000))
+            (c.mnt / "source").write_bytes(source)
+            clones = {}
+            rng = random.Random(7)
+
+            def write(n):
+                path = c.mnt / f"clone{n % 4}"
+                if n % 4 not in clones or n % 16 >= 12:
+                    if copy(c.mnt / "source", path) != len(source):
+                        raise AssertionError("a short copy")
+                    clones[n % 4] = bytearray(source)
+                offset = rng.randrange(len(source) - BLOCK)
+                data = pattern(n, BLOCK)
+                write_at(path, offset, data)
+                clones[n % 4][offset:offset + BLOCK] = data
+                return n
+
+            writer = Background(write)
+            for part in ("meta", "chunkserver-1", "chunkserver-2", "meta"):
+                reached = len(writer.done) + 12
+                wait_for("writes go on", lambda: writer.error or len(writer.done) >= reached, timeout=120)
+                c.kill(part)
+                c.start(part)
+                if part != "meta":
+                    c.wait_health("ok")
+            reached = len(writer.done) + 12
+            wait_for("writes go on", lambda: writer.error or len(writer.done) >= reached, timeout=120)
+            writer.stop()
+            c.umount(c.mnt)
+            c.mount(c.mnt)
+            self.check(c.mnt / "source", source)
+            for n, expected in clones.items():
+                self.check(c.mnt / f"clone{n}", expected)
+
+    def test_a_mount_dies_with_half_written_copies(self):
+        """Bytes that were not synced are there or not, a write at a time; nothing else changes, in no file."""
+        with Cluster(mount=True) as c:
+            source = pattern(2, 4 * CHUNK)
+            (c.mnt / "source").write_bytes(source)
+            copy(c.mnt / "source", c.mnt / "clone")
+            synced = pattern(3, BLOCK)
+            write_at(c.mnt / "clone", CHUNK - 100, synced)
+            unsynced = pattern(4, BLOCK)
+            for index in range(4):
+                write_at(c.mnt / "clone", index * CHUNK + 50_000, unsynced, sync=False)
+            write_at(c.mnt / "source", 2 * CHUNK + 9, unsynced, sync=False)
+            c.signal_mount(c.mnt, signal.SIGKILL)
+            other = c.folder / "mnt2"
+            c.mount(other)
+            clone = bytearray((other / "clone").read_bytes())
+            expected = bytearray(source)
+            expected[CHUNK - 100:CHUNK - 100 + BLOCK] = synced
+            for index in range(4):
+                at = index * CHUNK + 50_000
+                self.assertIn(bytes(clone[at:at + BLOCK]), (unsynced, source[at:at + BLOCK]))
+                expected[at:at + BLOCK] = clone[at:at + BLOCK]
+            self.assertEqual(clone, expected)
+            got = (other / "source").read_bytes()
+            at = 2 * CHUNK + 9
+            self.assertIn(got[at:at + BLOCK], (unsynced, source[at:at + BLOCK]))
+            self.assertEqual(got[:at] + got[at + BLOCK:], source[:at] + source[at + BLOCK:])
+            # The next writer of the same places overwrites what the dead one may have left.
+            for index in range(4):
+                write_at(other / "clone", index * CHUNK + 70_000, b"successor")
+                expected[index * CHUNK + 70_000:index * CHUNK + 70_009] = b"successor"
+            c.umount(other)
+            c.mount(other)
+            self.check(other / "clone", expected)
+
+    def test_space_is_shared_and_comes_back(self):
+        with Cluster(chunkservers=1, replicas=1, mount=True) as c:
+            size = 16 * CHUNK
+            (c.mnt / "source").write_bytes(pattern(5, size))
+            copy(c.mnt / "source", c.mnt / "first")
+            before = wait_for("the source is counted", lambda: used(c) >= size and used(c))
+            for n in range(20):
+                self.assertEqual(copy(c.mnt / "source", c.mnt / f"clone{n}"), size)
+            self.assertLess(used(c), before + size)
+            os.unlink(c.mnt / "source")
+            for n in range(20):
+                os.unlink(c.mnt / f"clone{n}")
+            self.check(c.mnt / "first", pattern(5, size))
+            os.unlink(c.mnt / "first")
+            wait_for("the space is free again", lambda: used(c) < size // 2, timeout=60)
+
+
+if __name__ == "__main__":
+    unittest.main()
