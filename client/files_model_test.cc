@@ -10,7 +10,7 @@ namespace cairn::client {
 namespace {
 
 constexpr std::uint64_t kSizeMax = 1'200'000;
-constexpr std::uint64_t kChunk = 256 << 10;
+constexpr std::uint64_t kModelChunk = 256 << 10;
 
 class Model {
  public:
@@ -177,7 +177,7 @@ class Model {
     ASSERT_TRUE(source && target);
     const auto place = [&](std::uint64_t below) {
       const std::uint64_t at = rng_.below(below + 1);
-      return rng_.one_in(4) ? at : at / kChunk * kChunk;
+      return rng_.one_in(4) ? at : at / kModelChunk * kModelChunk;
     };
     const std::uint64_t from_offset = place(from.model.size()), to_offset = place(kSizeMax);
     std::uint64_t left = rng_.one_in(2) ? kSizeMax : 1 + rng_.below(kSizeMax);

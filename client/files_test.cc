@@ -1021,5 +1021,24 @@ TEST(Files, AllocatedBytesFollowTheData) {
   EXPECT_EQ(files.getattr(inode)->attr.bytes, 100u);
 }
 
+// The server had been told of a size that did not reach the stored bytes: it saw nothing to cut, and they
+// came back when the file grew.
+TEST(Files, BytesThatWereStoredPastTheCutAreGone) {
+  constexpr std::uint64_t kChunk = 256 << 10;
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  const InodeId id = opened->entry.attr.inode;
+  ASSERT_TRUE(files.write(opened->handle, kChunk, std::string(kChunk + 1000, 'a')));
+  // The first chunk is full and stored by itself; the other one is dirty.
+  ASSERT_TRUE(eventually([&] { return cluster.requests(Write::kNumber) == 1; }));
+  ASSERT_TRUE(files.truncate(id, kChunk + 100));
+  ASSERT_TRUE(files.truncate(id, 2 * kChunk));
+  EXPECT_TRUE(files.read(opened->handle, kChunk, kChunk) ==
+              std::string(100, 'a') + std::string(kChunk - 100, '\0'));
+}
+
 }  // namespace
 }  // namespace cairn::client

@@ -73,12 +73,14 @@ rpc::Task<Result<>> finish_trim(FileContext& context, InodeRef inode, RangeSet k
         write.target.chunk.index = static_cast<std::uint32_t>(index);
         write.kind = schema::WriteRequest::Kind::TRUNCATE;
         write.length = within;
+        write.durable = Durable::kYes;  // the chunk may be frozen next, and what is frozen is never cut again
         tasks.push_back(cut_chunk(context, write, deadline));
       }
       ++index;
     }
     write.kind = schema::WriteRequest::Kind::REMOVE;
     write.length = 0;
+    write.durable = Durable::kNo;
     for (const std::uint64_t end = chunks_of(trim.to, chunk_size); index < end; ++index) {
       if (known_holes.contains(index)) continue;
       write.target.chunk.index = static_cast<std::uint32_t>(index);

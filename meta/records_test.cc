@@ -55,13 +55,22 @@ InodeRecord some_inode() {
   inode.synced_size = 11;
   inode.bound = 12;
   inode.trim = {5, 9};
-  inode.layers = {{DataId(1), PoolId(2), 4096, true, {{0, 5}, {7, 9}}},
-                  {DataId(3), PoolId(2), 4096, false, {}}};
+  inode.layers = {{DataId(3), PoolId(2), 4096, false, {}, 0},
+                  {DataId(1), PoolId(2), 4096, true, {{0, 5}, {7, 9}}, -3}};
   inode.holes = {{1, 2}, {10, 100}};
   return inode;
 }
 
+TEST(RecordsTest, AFileThatSharesNothingIsWrittenAsByEarlierPrograms) {
+  InodeRecord inode = some_inode();
+  EXPECT_EQ(inode.encode()[0], 2);
+  inode.layers.pop_back();
+  EXPECT_EQ(inode.encode()[0], 1);
+  check_record(inode);
+}
+
 TEST(RecordsTest, RoundTripTruncationDamage) {
+  check_record(DataRefRecord{3, 77});
   check_record(some_inode());
   check_record(DirectoryRecord{InodeId(4), -1, 5, 6});
   check_record(DirectoryRecord{InodeId(4), -1, 5, 6, 1 << 20, 3, 0});

@@ -15,7 +15,8 @@ std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
 }
 
 Result<> shrink(Env& env, InodeRecord& inode, InodeId id, std::uint64_t size) {
-  if (size % inode.chunk_size() != 0 && in_frozen_layer(inode, size / inode.chunk_size())) {
+  const bool cuts = size < inode.size && size % inode.chunk_size() != 0;
+  if (cuts && in_frozen_layer(inode, size / inode.chunk_size())) {
     // Nobody may cut it: others share it.
     return fail(Code::kInvalidArgument,
                 "inode " + to_string(id) + " shares the chunk in which it would end (" +

@@ -1,0 +1,206 @@
+// copy_file_range and what is written to files that share chunks. The random test of both:
+// files_model_test.cc.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "client/fake_cluster.h"
+
+namespace cairn::client {
+namespace {
+
+std::string varied(std::size_t size) {
+  std::string out(size, '\0');
+  for (std::size_t i = 0; i < size; ++i) out[i] = static_cast<char>(i * 31 + i / 977);
+  return out;
+}
+
+class CopyRange : public testing::Test {
+ protected:
+  static constexpr std::uint64_t kChunk = 256 << 10;
+  using Write = rpc::method::Write;
+  using Read = rpc::method::Read;
+  CopyRange() : client_(cluster_.connect()), fs_(client_->files()) {}
+
+  Handle create(const std::string& name) {
+    auto opened = fs_.block_on<Opened>(fs_.create(kRootInode, name, 0644, O_RDWR | O_CREAT | O_EXCL, {1, 1}));
+    EXPECT_TRUE(opened) << opened.error().to_string();
+    return opened ? opened->handle : nullptr;
+  }
+  void write(const Handle& handle, std::uint64_t offset, std::string_view text) {
+    auto done = fs_.block_on<std::uint32_t>(fs_.write(handle, offset, rpc::Buffer::copy(as_bytes(text))));
+    ASSERT_TRUE(done) << done.error().to_string();
+    ASSERT_EQ(*done, text.size());
+  }
+  std::string read(const Handle& handle, std::uint64_t offset, std::uint32_t length) {
+    auto payload = fs_.block_on<rpc::Payload>(fs_.read(handle, offset, length));
+    EXPECT_TRUE(payload) << payload.error().to_string();
+    std::string out;
+    if (payload) {
+      for (const auto& piece : payload->pieces) out += as_text(piece.bytes());
+    }
+    return out;
+  }
+  void sync(const Handle& handle) {
+    auto done = fs_.block_on<void>(fs_.fsync(handle, false));
+    ASSERT_TRUE(done) << done.error().to_string();
+  }
+  std::uint64_t copy(const Handle& from, std::uint64_t from_offset, const Handle& to, std::uint64_t to_offset,
+                     std::uint64_t length) {
+    auto done = fs_.block_on<std::uint64_t>(fs_.copy_range(from, from_offset, to, to_offset, length));
+    EXPECT_TRUE(done) << done.error().to_string();
+    return done.value_or(0);
+  }
+
+  FakeCluster cluster_;
+  std::unique_ptr<ClientImpl> client_;
+  FileSystem& fs_;
+};
+
+TEST_F(CopyRange, MovesNoBytesAndWritesOnlyWhatChangesLater) {
+  const std::string bytes = varied(3 * kChunk + 1000);
+  const Handle a = create("a"), b = create("b");
+  write(a, 0, bytes);
+  sync(a);
+  cluster_.reset_counts();
+  ASSERT_EQ(copy(a, 0, b, 0, 1 << 30), bytes.size());
+  EXPECT_EQ(cluster_.requests(Write::kNumber), 0u);
+  EXPECT_EQ(cluster_.requests(Read::kNumber), 0u);
+  EXPECT_EQ(read(b, 0, 1 << 20), bytes);
+  cluster_.reset_counts();
+  write(b, kChunk + 10, "changed");
+  sync(b);
+  EXPECT_EQ(cluster_.requests(Write::kNumber), 1u);
+  std::string expected = bytes;
+  expected.replace(kChunk + 10, 7, "changed");
+  EXPECT_EQ(read(b, 0, 1 << 20), expected);
+  EXPECT_EQ(read(a, 0, 1 << 20), bytes);
+  // The source writes to a layer of its own now.
+  write(a, 0, "other");
+  sync(a);
+  EXPECT_EQ(read(b, 0, 1 << 20), expected);
+}
+
+TEST_F(CopyRange, AChunkThatIsWhollyOverwrittenIsNotReadFirst) {
+  const Handle a = create("a"), b = create("b");
+  write(a, 0, varied(2 * kChunk));
+  ASSERT_EQ(copy(a, 0, b, 0, 2 * kChunk), 2 * kChunk);
+  cluster_.reset_counts();
+  write(b, 0, std::string(kChunk, 'x'));
+  sync(b);
+  EXPECT_EQ(cluster_.requests(Read::kNumber), 0u);
+  EXPECT_EQ(read(b, 0, 1 << 20), std::string(kChunk, 'x') + varied(2 * kChunk).substr(kChunk));
+}
+
+// The holder alone knew that the chunk had become a hole: the copy got the old bytes.
+TEST_F(CopyRange, WhatWasPunchedJustNowIsAHoleOfTheCopy) {
+  const Handle a = create("a"), b = create("b"), c = create("c");
+  write(a, 0, varied(2 * kChunk));
+  ASSERT_EQ(copy(a, 0, b, 0, 2 * kChunk), 2 * kChunk);
+  auto punched = fs_.block_on<void>(fs_.allocate(b, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, kChunk));
+  ASSERT_TRUE(punched);
+  ASSERT_EQ(copy(b, 0, c, 0, 2 * kChunk), 2 * kChunk);
+  EXPECT_EQ(read(c, 0, 1 << 20), std::string(kChunk, '\0') + varied(2 * kChunk).substr(kChunk));
+}
+
+// The bytes around a write into a shared chunk are in no memory: had they been stored without a sync, a loss
+// would have taken them.
+TEST_F(CopyRange, ALossOfUnsyncedBytesTakesNothingOfACopiedChunk) {
+  const std::string bytes = varied(2 * kChunk);
+  const Handle a = create("a"), b = create("b");
+  write(a, 0, bytes);
+  ASSERT_EQ(copy(a, 0, b, 0, bytes.size()), bytes.size());
+  write(b, 5, "new");
+  write(b, kChunk - 1, "border");
+  ASSERT_EQ(copy(b, 100, a, 100, 1), 1u);  // a read of b
+  auto truncated = [&] {                   // stores what is dirty, and syncs nothing by itself
+    SetAttr change;
+    change.valid = kSetSize;
+    change.attr.size = bytes.size() - 10;
+    return fs_.block_on<Entry>(fs_.setattr(b->inode->id, change));
+  }();
+  ASSERT_TRUE(truncated);
+  cluster_.lose_unsynced();
+  sync(b);
+  std::string expected = bytes.substr(0, bytes.size() - 10);
+  expected.replace(5, 3, "new");
+  expected.replace(kChunk - 1, 6, "border");
+  EXPECT_EQ(read(b, 0, 1 << 20), expected);
+}
+
+TEST_F(CopyRange, ALostReplyChangesNothing) {
+  const std::string bytes = varied(2 * kChunk + 5);
+  const Handle a = create("a"), b = create("b");
+  write(a, 0, bytes);
+  sync(a);
+  auto lost = std::make_shared<std::atomic<int>>(0);
+  cluster_.on_request([lost](int, std::uint16_t method) {
+    return method == rpc::method::ShareChunks::kNumber && lost->fetch_add(1) == 0 ? Fault::kLoseReply
+                                                                                  : Fault::kNone;
+  });
+  EXPECT_EQ(copy(a, 0, b, 0, bytes.size()), bytes.size());
+  EXPECT_GE(lost->load(), 2);
+  write(a, 1, "a");
+  write(b, 2, "b");
+  sync(a);
+  sync(b);
+  std::string want_a = bytes, want_b = bytes;
+  want_a[1] = 'a';
+  want_b[2] = 'b';
+  EXPECT_EQ(read(a, 0, 1 << 20), want_a);
+  EXPECT_EQ(read(b, 0, 1 << 20), want_b);
+}
+
+// A writer that died before it reported left a chunk in the file's own layer: nobody sees it, and the next
+// write there does not stand on it.
+TEST_F(CopyRange, AChunkThatWasNeverReportedIsNobodys) {
+  const std::string bytes = varied(2 * kChunk);
+  const Handle a = create("a"), b = create("b");
+  write(a, 0, bytes);
+  ASSERT_EQ(copy(a, 0, b, 0, bytes.size()), bytes.size());
+  sync(b);
+  const InodeId id = b->inode->id;
+  cluster_.on_request([](int, std::uint16_t method) {
+    return method == rpc::method::Report::kNumber ? Fault::kUnavailable : Fault::kNone;
+  });
+  write(b, 0, std::string(kChunk, 'x'));  // stored, as the chunk is full
+  for (int i = 0; i < 10'000 && cluster_.requests(Write::kNumber) < 3; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  cluster_.end_session(client_->session());
+  cluster_.on_request(nullptr);
+  auto other = cluster_.connect();
+  FileSystem& files = other->files();
+  auto opened = files.block_on<Opened>(files.open(id, O_RDWR));
+  ASSERT_TRUE(opened) << opened.error().to_string();
+  auto wrote =
+      files.block_on<std::uint32_t>(files.write(opened->handle, 7, rpc::Buffer::copy(as_bytes("n"))));
+  ASSERT_TRUE(wrote);
+  ASSERT_TRUE(files.block_on<void>(files.fsync(opened->handle, false)));
+  auto payload = files.block_on<rpc::Payload>(files.read(opened->handle, 0, 1 << 20));
+  ASSERT_TRUE(payload);
+  std::string got, expected = bytes;
+  for (const auto& piece : payload->pieces) got += as_text(piece.bytes());
+  expected[7] = 'n';
+  EXPECT_TRUE(got == expected);
+}
+
+TEST_F(CopyRange, CanBeClonedAgainAndAgain) {
+  std::string bytes = varied(3 * kChunk);
+  const Handle a = create("a");
+  write(a, 0, bytes);
+  for (int i = 0; i < 150; ++i) {
+    const Handle clone = create("clone" + std::to_string(i));
+    ASSERT_EQ(copy(a, 0, clone, 0, bytes.size()), bytes.size());
+    const std::uint64_t at = static_cast<std::uint64_t>(i) * 7919 % bytes.size();
+    write(a, at, "x");
+    bytes[at] = 'x';
+    if (i % 50 == 0) {
+      ASSERT_TRUE(read(a, 0, 1 << 20) == bytes);
+    }
+  }
+  EXPECT_TRUE(read(a, 0, 1 << 20) == bytes);
+}
+
+}  // namespace
+}  // namespace cairn::client
