@@ -15,7 +15,6 @@ constexpr std::uint64_t kPiece = 1 << 20;
 struct End {  // one side of a copy, as it is now
   std::uint64_t size = 0;
   std::uint32_t chunk_size = 0;
-  bool settled = false;  // nothing of it waits to be stored or synced
 };
 
 // What is done by one call: chunks shared or bytes copied.
@@ -35,9 +34,8 @@ Step next_step(const End& from, std::uint64_t from_offset, const End& to, std::u
   const std::uint64_t whole = rest / chunk * chunk;
   // The last chunk of the file, if nothing of the target lies behind its end.
   const bool tail = whole < rest && from_offset + length == from.size && to_offset + length >= to.size;
-  // Bytes that are still here are copied in less time than it takes to make them durable.
-  const bool worth = whole > 0 || (tail && from.settled);
-  if (!worth) return as_bytes;
+  // Less than a chunk is copied in no more time than it takes to make it durable and share it.
+  if (whole == 0) return as_bytes;
   if (head > 0) return {head, false};
   return {tail ? rest : whole, true};
 }
@@ -60,9 +58,7 @@ FileSystem::Task<std::uint64_t> FileSystemImpl::copy_range(Handle from, std::uin
     std::lock_guard lock(from->inode->mutex);
     const Inode& inode = *from->inode;
     known = inode.have_layout && inodes_.usable(inode);
-    if (known)
-      source = {inode.size(), inode.layout.chunk_size(),
-                inode.file->dirty.empty() && inode.file->unsynced.empty()};
+    if (known) source = {inode.size(), inode.layout.chunk_size()};
   }
   if (from_offset >= source.size || length == 0) co_return std::uint64_t{0};
   length = std::min(length, source.size - from_offset);
@@ -71,7 +67,7 @@ FileSystem::Task<std::uint64_t> FileSystemImpl::copy_range(Handle from, std::uin
     std::lock_guard lock(to->inode->mutex);
     const Inode& inode = *to->inode;
     known = inode.have_layout && inodes_.usable(inode, Lease::kExclusive);
-    if (known) target = {inode.size(), inode.layout.chunk_size(), true};
+    if (known) target = {inode.size(), inode.layout.chunk_size()};
   }
   Step step = next_step(source, from_offset, target, to_offset, length);
   if (step.share) {
