@@ -202,5 +202,30 @@ TEST_F(CopyRange, CanBeClonedAgainAndAgain) {
   EXPECT_TRUE(read(a, 0, 1 << 20) == bytes);
 }
 
+// A copy counts like bytes that are written: what it needs is asked for with it, and what is written to the
+// copied chunks later needs nothing more.
+TEST_F(CopyRange, CountsForAQuotaAsIfItWereBytes) {
+  const std::string bytes = varied(3 * kChunk);
+  const Handle a = create("a");
+  write(a, 0, bytes);
+  sync(a);
+  cluster_.set_quota(9 * kChunk);  // a's bytes were written before
+  const Handle other = create("other"), b = create("b"), c = create("c"), d = create("d");
+  write(other, 0, "x");  // allowed all that there is, and needs little of it
+  ASSERT_EQ(copy(a, 0, b, 0, bytes.size()), bytes.size());
+  write(b, 0, "changed");
+  sync(b);
+  write(b, 3 * kChunk, std::string(kChunk, 'x'));
+  ASSERT_EQ(copy(a, 0, c, 0, bytes.size()), bytes.size());
+  auto refused = fs_.block_on<std::uint64_t>(fs_.copy_range(a, 0, d, 0, bytes.size()));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::kQuotaExceeded);
+  EXPECT_EQ(read(d, 0, 1), "");
+  EXPECT_EQ(copy(a, 0, d, 0, kChunk), kChunk) << "what fits is taken";
+  EXPECT_EQ(copy(a, 0, c, kChunk, kChunk), kChunk) << "nothing new is needed for what is there";
+  EXPECT_EQ(read(d, 0, 1 << 20), bytes.substr(0, kChunk));
+  for (const Handle& handle : {a, b, c, d, other}) sync(handle);
+}
+
 }  // namespace
 }  // namespace cairn::client

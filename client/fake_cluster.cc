@@ -280,6 +280,11 @@ struct FakeCluster::State {
         std::erase_if(chunks, [&](const auto& entry) { return entry.first.second.data == data; });
     }
   }
+  std::uint64_t others_allowed(const FakeInode& inode) const {
+    std::uint64_t others = 0;
+    for (const auto& [id, other] : inodes) others += &other == &inode ? 0 : other.allowed;
+    return others;
+  }
   Result<OutMessage> share_chunks(const Request& request, SessionId session);
   void end(SessionId session) {
     locks.drop(session);
@@ -908,8 +913,7 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
       out.setBound(inode->bound);
       if (quota_bytes == 0) return reply;
       if (body.getBytes() > inode->allowed) {
-        std::uint64_t others = 0;
-        for (const auto& [id, other] : inodes) others += &other == inode ? 0 : other.allowed;
+        const std::uint64_t others = others_allowed(*inode);
         if (others + body.getBytes() > quota_bytes) return fail(Code::kQuotaExceeded, "told to have a quota");
         // All that is left, ahead.
         inode->allowed = quota_bytes - others;
@@ -1044,6 +1048,19 @@ Result<OutMessage> FakeCluster::State::share_chunks(const Request& request, Sess
       to * chunk_size + std::min(count * chunk_size, source.attr.size - from * chunk_size);
   if (end % chunk_size != 0 && target.attr.size > end)
     return fail(Code::kInvalidArgument, "bytes of the target would be lost");
+  std::uint64_t allocated = 0;  // chunks of the target afterwards
+  for (std::uint64_t index = 0; index * chunk_size < std::max(target.attr.size, end); ++index) {
+    const bool placed = index >= to && index < to + count;
+    const bool hole = placed ? source.holes.contains(index - to + from)
+                             : target.holes.contains(index) || index * chunk_size >= target.attr.size;
+    if (!hole) ++allocated;
+  }
+  const std::uint64_t bytes = std::min(std::max(target.attr.size, end), allocated * chunk_size);
+  if (quota_bytes != 0 && bytes > target.allowed) {
+    if (others_allowed(target) + bytes > quota_bytes)
+      return fail(Code::kQuotaExceeded, "told to have a quota");
+    target.allowed = bytes;
+  }
   FakeLayer whole{source.data, {}, 0};
   bool own = false;
   for (std::uint64_t index = 0; index < old_chunks; ++index) {

@@ -132,7 +132,7 @@ struct FileData {
   std::optional<Error> failure;   // of the last attempt to store bytes that were kept
   std::uint64_t failures = 0;     // such attempts so far
   std::uint64_t losses = 0;       // ended sessions that took unsaved data with them
-  bool extending = false;         // ExtendBound is on its way
+  bool extending = false;         // ExtendBound is on its way, or ShareChunks
   bool return_room = false;       // of what a quota allowed it, what it does not need is wanted elsewhere
 
   bool clean() const {

@@ -70,6 +70,12 @@ rpc::Task<Result<>> have_fewer_layers(FileContext& context, WriteBack& write_bac
   co_return co_await reporter.report(inode, Durable::kNo, deadline);
 }
 
+// Under the inode's mutex: what is said about its room may go on.
+void end_extending(Inode& inode) {
+  inode.file->extending = false;
+  inode.file->settled.notify();
+}
+
 void forget_layout(Inode& inode) {
   std::lock_guard lock(inode.mutex);
   inode.have_layout = false;
@@ -121,6 +127,7 @@ rpc::Task<Result<>> share_chunks(FileContext& context, Leases& leases, WriteBack
   InUse source_in_use(context, write_back, source);
   InUse target_in_use(context, write_back, target);
   const bool same = source == target;
+  bool room_returned = false;
   for (;;) {
     Lease needed = Lease::kShared;
     CO_TRYV(co_await leases.ensure(source, Lease::kShared, deadline));
@@ -168,6 +175,7 @@ rpc::Task<Result<>> share_chunks(FileContext& context, Leases& leases, WriteBack
     Asked asked{what, 0, 0, {}};
     std::uint64_t source_serial = 0;
     std::vector<ChunkWrite> old;
+    std::shared_ptr<rpc::Event> settled;
     {
       std::lock_guard lock(source->mutex);
       if (needed == Lease::kExclusive) asked.source_generation = source->generation;
@@ -176,13 +184,35 @@ rpc::Task<Result<>> share_chunks(FileContext& context, Leases& leases, WriteBack
     {
       std::lock_guard lock(target->mutex);
       if (!target->have_layout) continue;
+      // Neither may overtake what else is said about the room that a quota leaves.
+      if (target->file->extending || target->file->reporting) {
+        settled = target->file->settled.next(context.runtime);
+      } else {
+        target->file->extending = true;
+      }
       asked.generation = target->generation;
       asked.session = target->session;
       old = removals(*target, what);
     }
+    if (settled) {
+      CO_TRYV(co_await settled->wait(deadline));
+      continue;
+    }
     auto answer = co_await ask(context, source->id, target->id, asked, deadline);
     if (!answer) {
+      {
+        std::lock_guard lock(target->mutex);
+        end_extending(*target);
+      }
       if (answer.error().code() == Code::kLeaseLost && !deadline.passed(context.runtime.clock())) continue;
+      if (answer.error().code() == Code::kQuotaExceeded) {
+        // Refused: nothing has changed. What files here were allowed ahead may be what is missing.
+        if (room_returned) co_return fail(std::move(answer.error()));
+        room_returned = true;
+        const bool returned = co_await write_back.return_room(deadline);
+        if (!returned) co_return fail(std::move(answer.error()));
+        continue;
+      }
       // It may have happened: then our layouts are old, and a chunk that they call the file's own may be
       // frozen.
       forget_layout(*source);
@@ -198,6 +228,7 @@ rpc::Task<Result<>> share_chunks(FileContext& context, Leases& leases, WriteBack
     }
     {
       std::lock_guard lock(target->mutex);
+      end_extending(*target);
       if (target->session != asked.session || target->lease != Lease::kExclusive) co_return Result<>{};
       Leases::adopt(*target, *target->file, answer->attr, answer->layout);
       target->file->meta_dirty = true;

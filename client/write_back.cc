@@ -427,7 +427,6 @@ rpc::Task<Result<>> WriteBack::make_allowed(InodeRef inode, std::uint64_t bytes,
   co_return co_await ask_allowance(inode, bytes, deadline);
 }
 
-// Gives back what files were allowed and do not need. False: there was nothing.
 rpc::Task<bool> WriteBack::return_room(Deadline deadline) {
   std::vector<rpc::Task<Result<>>> tasks;
   for (InodeRef& inode : context_.inodes.all()) {

@@ -23,6 +23,8 @@ class WriteBack {
                                                  Budget::Hold* reserved = nullptr);
   // A quota limits the file, and the write needs more than it was allowed: asks for that. kQuotaExceeded.
   rpc::Task<Result<>> make_allowed(InodeRef inode, std::uint64_t bytes, Deadline deadline);
+  // Gives back what files here were allowed and do not need. False: there was nothing.
+  rpc::Task<bool> return_room(Deadline deadline);
   // Under inode.mutex: allocated bytes that the file must be allowed for this write; nullopt: it is.
   static std::optional<std::uint64_t> not_allowed(const Inode& inode, std::uint64_t offset,
                                                   std::uint64_t length);
@@ -71,7 +73,6 @@ class WriteBack {
   rpc::Task<Result<bool>> store(InodeRef inode, std::uint64_t index, Durable durable, Deadline deadline);
   rpc::Task<Result<>> extend_bound(InodeRef inode, std::uint64_t index, Deadline deadline);
   rpc::Task<Result<>> ask_allowance(InodeRef inode, std::uint64_t bytes, Deadline deadline);
-  rpc::Task<bool> return_room(Deadline deadline);
   rpc::Task<> extend_ahead(InodeRef inode, std::uint64_t index);
   void kept(const InodeRef& inode, const Error& error);
   void given_up(Inode& inode, const Error& error);

@@ -261,7 +261,7 @@ rpc::Task<MetaService::Reply> MetaService::share_chunks(const rpc::Request& requ
         fill(out.initAttr(), args.target, shared.target.record);
         fill(out.initLayout(), shared.target.record);
         fill(out.initSourceLayout(), shared.source.record);
-        return {};
+        return fill_allowance(env, out.getLayout(), shared.target);
       });
 }
 
