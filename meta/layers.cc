@@ -118,6 +118,20 @@ Result<> drop_empty_layers(Txn& txn, Cluster& cluster, InodeRecord& inode) {
   return {};
 }
 
+Result<std::uint64_t> unshared_bytes(Txn& txn, const InodeRecord& inode) {
+  std::uint64_t shared = 0;
+  for (const LayerRecord& layer : inode.layers) {
+    if (!layer.frozen) continue;
+    TRY(const auto ref, find_ref(txn, layer.data));
+    const auto ours = std::count_if(inode.layers.begin(), inode.layers.end(), [&](const LayerRecord& other) {
+      return other.frozen && other.data == layer.data;
+    });
+    if (ref && ref->count <= static_cast<std::uint64_t>(ours)) continue;
+    for (const Range& range : layer.chunks) shared += (range.to - range.from) * layer.chunk_size;
+  }
+  return inode.bytes - std::min(inode.bytes, shared);
+}
+
 Result<> release_layer(Txn& txn, Cluster& cluster, const LayerRecord& layer) {
   TRY(auto ref, find_ref(txn, layer.data));
   if (!ref) {

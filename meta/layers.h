@@ -30,6 +30,8 @@ Result<> add_pieces(Txn& txn, InodeRecord& inode, const std::vector<LayerRecord>
 void give_up_chunks(InodeRecord& inode, Range chunks);
 // Drops frozen layers without chunks, and their references.
 Result<> drop_empty_layers(Txn& txn, Cluster& cluster, InodeRecord& inode);
+// Of the inode's bytes, those that are free when it is deleted: no other inode shares their chunks.
+Result<std::uint64_t> unshared_bytes(Txn& txn, const InodeRecord& inode);
 // One reference to a frozen layer's data id less; the last one purges it.
 Result<> release_layer(Txn& txn, Cluster& cluster, const LayerRecord& layer);
 

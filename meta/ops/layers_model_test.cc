@@ -1,4 +1,5 @@
-// Random writes, cuts, punches, shared ranges, truncations and removals of a few files, compared with plain
+// Random writes, cuts, punches, shared ranges, truncations and removals (also into the trash, and back) of a
+// few files, compared with plain
 // vectors of chunk contents. What a file's layout names must be there, with the right bytes; the reference
 // counts are those of the layouts; and a data id is purged once, when no layout names it any more.
 #include <gtest/gtest.h>
@@ -30,7 +31,9 @@ struct ModelFile {
 
 class LayersModel : public ::testing::TestWithParam<std::uint64_t> {
  protected:
-  LayersModel() : rng_(GetParam()) {}
+  LayersModel() : rng_(GetParam()) {
+    if (GetParam() % 2 == 0) runner_.retention_ns = INT64_MAX;
+  }
 
   void make() {
     ops::MakeArgs args;
@@ -170,7 +173,49 @@ class LayersModel : public ::testing::TestWithParam<std::uint64_t> {
       return ops::remove(env, {kRootInode, file.name, false});
     });
     ASSERT_TRUE(removed);
-    ASSERT_TRUE(runner_.run(kSession, [&](ops::Env& env) { return ops::close_opens(env, file.id, 1); }));
+    ASSERT_EQ(removed->kept, file.size > 0 && runner_.retention_ns > 0);
+    if (removed->kept) trash_.push_back(file);
+    ops::ReportItem item;
+    item.inode = file.id;
+    item.generation = file.generation;
+    item.closed = 1;
+    item.keep = ops::Keep::kNone;
+    ASSERT_TRUE(runner_.run(kSession, [&](ops::Env& env) { return ops::report(env, {item}, false); }));
+  }
+  ModelFile take_trash(TrashId& id) {
+    const std::size_t at = rng_.below(trash_.size());
+    ModelFile file = std::move(trash_[at]);
+    trash_.erase(trash_.begin() + static_cast<long>(at));
+    auto listed = runner_.run(kSession, [&](ops::Env& env) {
+      return ops::list_trash(env, {kRootInode, file.name, {}, 2});
+    });
+    EXPECT_TRUE(listed);
+    EXPECT_EQ(listed->items.size(), 1u);
+    id = listed->items.at(0).entry.id;
+    return file;
+  }
+  void undelete() {
+    if (trash_.empty() || files_.size() >= 6) return;
+    TrashId id;
+    ModelFile file = take_trash(id);
+    auto back = runner_.run(kSession, [&](ops::Env& env) {
+      return ops::undelete(env, {id, kRootInode, file.name});
+    });
+    ASSERT_TRUE(back) << back.error().to_string();
+    auto opened = runner_.run(kSession, [&](ops::Env& env) {
+      return ops::open(env, {file.id, true, false});
+    });
+    ASSERT_TRUE(opened && opened->exclusive);
+    file.generation = *opened->exclusive;
+    report(file, {});  // trimmed
+    files_.push_back(std::move(file));
+  }
+  void empty_trash() {
+    if (trash_.empty()) return;
+    TrashId id;
+    take_trash(id);
+    auto emptied = runner_.run(kSession, [&](ops::Env& env) { return ops::empty_trash(env, {id}); });
+    ASSERT_EQ(emptied, 1u);
   }
 
   // Purges remove what they say; then every chunk of every file is what it should be.
@@ -185,7 +230,11 @@ class LayersModel : public ::testing::TestWithParam<std::uint64_t> {
     }
     std::map<DataId, std::uint64_t> references;
     std::set<DataId> named;
-    for (const ModelFile& file : files_) {
+    std::vector<const ModelFile*> all;
+    for (const ModelFile& file : files_) all.push_back(&file);
+    for (const ModelFile& file : trash_) all.push_back(&file);
+    for (const ModelFile* each : all) {
+      const ModelFile& file = *each;
       const InodeRecord record = record_of(file);
       ASSERT_EQ(record.size, file.size);
       ASSERT_FALSE(record.layers[0].frozen);
@@ -233,6 +282,7 @@ class LayersModel : public ::testing::TestWithParam<std::uint64_t> {
   SeededRng rng_;
   OpRunner runner_;
   std::vector<ModelFile> files_;
+  std::vector<ModelFile> trash_;
   std::map<DataId, std::map<std::uint64_t, Content>> store_;
   std::set<DataId> gone_;
   std::size_t purged_ = 0;
@@ -244,7 +294,7 @@ TEST_P(LayersModel, AgreesWithVectors) {
   for (int i = 0; i < 3; ++i) make();
   for (int step = 0; step < 1200 && !HasFailure(); ++step) {
     SCOPED_TRACE("seed " + std::to_string(GetParam()) + " step " + std::to_string(step));
-    switch (rng_.below(12)) {
+    switch (rng_.below(14)) {
       case 0:
         if (files_.size() < 6) make();
         break;
@@ -263,6 +313,12 @@ TEST_P(LayersModel, AgreesWithVectors) {
       case 7:
         share();
         break;
+      case 8:
+        undelete();
+        break;
+      case 9:
+        if (rng_.one_in(2)) empty_trash();
+        break;
       default:
         write();
     }
@@ -270,7 +326,12 @@ TEST_P(LayersModel, AgreesWithVectors) {
   }
   for (const ModelFile& file : files_) remove_file(file);
   files_.clear();
+  while (!trash_.empty() && !HasFailure()) empty_trash();
   check();
+  const auto counters = runner_.run(kSession, [](ops::Env& env) { return load_counters(env.txn); });
+  EXPECT_EQ(counters->trash_bytes, 0u);
+  const auto root = runner_.run(kSession, [](ops::Env& env) { return load_directory(env.txn, kRootInode); });
+  EXPECT_EQ(root->bytes, 0) << "bytes of files that are gone";
   for (const auto& [key, value] : runner_.kv.after_kill())
     EXPECT_NE(static_cast<KeyPrefix>(key[0]), KeyPrefix::kDataRef) << "a reference count is left";
 }

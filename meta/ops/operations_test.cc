@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 
 #include "meta/acl.h"
@@ -605,6 +606,16 @@ class QuotaTest : public OperationsTest {
       return ops::extend_bound(env, {file.inode.id, *file.exclusive, 100, bytes});
     });
   }
+  Result<ops::ShareResult> share(const ops::MakeResult& from, const ops::MakeResult& to, std::uint64_t first,
+                                 std::uint64_t at, std::uint64_t count) {
+    const ops::ShareArgs args{from.inode.id, *from.exclusive, to.inode.id, *to.exclusive, first, at, count};
+    return run([&](ops::Env& env) { return ops::share_chunks(env, args); });
+  }
+  void store_chunks(const ops::MakeResult& file, std::uint64_t chunks) {
+    ASSERT_TRUE(allow(file, 0));
+    const std::uint64_t bytes = chunks * kChunk;
+    ASSERT_EQ(report({file.inode.id, *file.exclusive, true, bytes, {{0, chunks}}, bytes}), Code::kOk);
+  }
   // Written and stored: `bytes` bytes, and the lease is given back.
   void store(const ops::MakeResult& file, std::uint64_t bytes, ops::Keep keep = ops::Keep::kNone) {
     ASSERT_TRUE(allow(file, 0));
@@ -735,6 +746,39 @@ TEST_F(QuotaTest, StatfsShowsTheTightestAndTheListAllOfThem) {
   EXPECT_TRUE(page(top).end);
   limit(top, 0, 0);
   EXPECT_EQ(page({}).items.at(0).inode, inner);
+}
+
+TEST_F(QuotaTest, SharedChunksCountInEveryFile) {
+  constexpr auto kBytes = static_cast<std::int64_t>(kChunk);
+  const InodeId top = make(kRootInode, "top", S_IFDIR | 0755).inode.id;
+  const auto source = make(kRootInode, "source", S_IFREG | 0644, true);
+  store_chunks(source, 3);
+  limit(top, 7 * kChunk, 0);
+  const auto a = make(top, "a", S_IFREG | 0644, true), b = make(top, "b", S_IFREG | 0644, true);
+  ASSERT_TRUE(share(source, a, 0, 0, 3));
+  EXPECT_EQ(totals(top).bytes, 3 * kBytes);
+  EXPECT_EQ(inode(a.inode.id).bytes, 3 * kChunk);
+  ASSERT_TRUE(share(source, a, 0, 0, 3));
+  EXPECT_EQ(totals(top).bytes, 3 * kBytes) << "it was there already";
+  EXPECT_EQ(allow(a, 3 * kChunk)->allowed.bytes_max, 3 * kChunk) << "writing to it needs nothing more";
+  // What was reserved by others is not there.
+  ASSERT_TRUE(allow(b, 2 * kChunk));
+  EXPECT_EQ(share(source, a, 0, 3, 3).error().code(), Code::kQuotaExceeded);
+  EXPECT_EQ(share(source, a, 0, 4, 1)->target.record.bytes, 4 * kChunk) << "the hole before it is free";
+  constexpr std::int64_t kAhead = kBytes / 16;
+  EXPECT_EQ(totals(top).bytes, 6 * kBytes + kAhead);
+  // The copy uses what its holder was allowed.
+  EXPECT_EQ(share(source, b, 0, 0, 2)->target.record.bytes, 2 * kChunk);
+  EXPECT_EQ(totals(top).bytes, 6 * kBytes + kAhead);
+  const InodeRecord before = inode(b.inode.id);
+  EXPECT_EQ(share(source, b, 0, 2, 1).error().code(), Code::kQuotaExceeded);
+  EXPECT_EQ(inode(b.inode.id), before) << "a refusal changes nothing";
+  EXPECT_EQ(rename(kRootInode, "source", top, "source"), Code::kQuotaExceeded);
+  ASSERT_TRUE(set_size(a.inode.id, 0));
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::remove(env, {top, "a", false}); }));
+  EXPECT_EQ(totals(top).bytes, 2 * kBytes);
+  EXPECT_EQ(rename(kRootInode, "source", top, "source"), Code::kOk);
+  EXPECT_EQ(totals(top).bytes, 5 * kBytes) << "what two files share counts twice";
 }
 
 // --- trash ---
@@ -887,6 +931,47 @@ TEST_F(TrashTest, ExpiryTakesWhatIsDueAndPressureTheOldestBeyond) {
   EXPECT_TRUE(trash(kRootInode, "c").empty());
   EXPECT_EQ(trash(kRootInode, "d").size(), 1u);
   EXPECT_EQ(expire(0, 1 << 20).files, 1u);
+  EXPECT_EQ(counters().trash_bytes, 0u);
+}
+
+TEST_F(TrashTest, SharedChunksGoWithTheLastFileThatHasThem) {
+  const auto a = make(kRootInode, "a", S_IFREG | 0644, true), b = make(kRootInode, "b", S_IFREG | 0644, true),
+             c = make(kRootInode, "c", S_IFREG | 0644, true);
+  store_chunks(a, 3);
+  ASSERT_TRUE(share(a, b, 0, 0, 3));
+  ASSERT_TRUE(share(b, c, 1, 0, 2));
+  const DataId data = inode(b.inode.id).layers.at(1).data;
+  const auto references = [&]() -> std::uint64_t {
+    const auto row = runner_.kv.get(keys::data_ref(data)).value();
+    return row ? DataRefRecord::decode(*row)->count : 0;
+  };
+  const auto purged = [&] {
+    const auto purges = runner_.cluster.purges();
+    return std::count_if(purges.begin(), purges.end(), [&](const auto& purge) { return purge.data == data; });
+  };
+  for (const auto* file : {&a, &b, &c}) {
+    ops::ReportItem item{file->inode.id, *file->exclusive};
+    item.keep = ops::Keep::kNone;
+    item.closed = 1;
+    ASSERT_EQ(report(item), Code::kOk);
+  }
+  for (const char* name : {"a", "b"}) EXPECT_TRUE(remove(kRootInode, name)->kept);
+  EXPECT_EQ(references(), 3u) << "what is in the trash has its chunks";
+  EXPECT_EQ(counters().trash_bytes, 6 * kChunk);
+  EXPECT_EQ(undelete(trash(kRootInode, "b").at(0), kRootInode, "b2"), Code::kOk);
+  EXPECT_EQ(inode(b.inode.id).layers.at(1).data, data);
+  const auto first = expire(0, 1);
+  EXPECT_EQ(first.files, 1u);
+  EXPECT_EQ(first.bytes, 0u) << "nothing is free for it, as others have its chunks";
+  EXPECT_EQ(references(), 2u);
+  EXPECT_EQ(purged(), 0);
+  remove(kRootInode, "b2").value();
+  remove(kRootInode, "c").value();
+  const auto rest = expire(0, 1);
+  EXPECT_EQ(rest.files, 2u) << "the first one gives nothing";
+  EXPECT_EQ(rest.bytes, 2 * kChunk);
+  EXPECT_EQ(references(), 0u);
+  EXPECT_EQ(purged(), 1);
   EXPECT_EQ(counters().trash_bytes, 0u);
 }
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "meta/keys.h"
+#include "meta/layers.h"
 #include "meta/ops/operations.h"
 #include "store/base/log.h"
 
@@ -72,8 +73,9 @@ Result<std::uint64_t> drop_entry(Env& env, const TrashEntry& entry) {
     return 0;
   }
   env.gate.deleted(entry.id.inode);
+  TRY(const std::uint64_t freed, unshared_bytes(env.txn, *inode));
   TRYV(delete_inode(env.txn, env.cluster, entry.id.inode, *inode));
-  return inode->bytes;
+  return freed;
 }
 
 }  // namespace
