@@ -1,4 +1,6 @@
 """Copies that share chunks, while servers and mounts die. Run: tests/fault/run test_clones"""
+import errno
+import json
 import os
 import random
 import signal
@@ -116,6 +118,7 @@ class Clones(unittest.TestCase):
 
     def test_space_is_shared_and_comes_back(self):
         with Cluster(chunkservers=1, replicas=1, mount=True) as c:
+            c.cairn("trash", "retention", c.mnt, "0")  # deleted files go at once
             size = 16 * CHUNK
             (c.mnt / "source").write_bytes(pattern(5, size))
             copy(c.mnt / "source", c.mnt / "first")
@@ -129,6 +132,51 @@ class Clones(unittest.TestCase):
             self.check(c.mnt / "first", pattern(5, size))
             os.unlink(c.mnt / "first")
             wait_for("the space is free again", lambda: used(c) < size // 2, timeout=60)
+
+    def test_copies_count_for_quotas_and_their_bytes_live_in_the_trash(self):
+        with Cluster(chunkservers=1, replicas=1, mount=True) as c:
+            size = 4 * CHUNK
+            bytes_ = pattern(6, size)
+            (c.mnt / "source").write_bytes(bytes_)
+            d = c.mnt / "d"
+            d.mkdir()
+            c.cairn("quota", "set", d, "--bytes", 10 * CHUNK)
+            copy(c.mnt / "source", d / "a")
+            copy(c.mnt / "source", d / "b")
+            # The copies' chunks are theirs already: writing to them needs nothing.
+            write_at(d / "b", CHUNK - 5, b"over two chunks")
+            b = bytes_[:CHUNK - 5] + b"over two chunks" + bytes_[CHUNK + 10:]
+            with self.assertRaises(OSError) as raised:
+                copy(c.mnt / "source", d / "c")
+            self.assertEqual(raised.exception.errno, errno.EDQUOT)
+            refused = c.cairn("clone", c.mnt / "source", d / "e", check=False)
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn(b"quota", refused.stderr)
+            os.sync()
+            wait_for("the quota is as it should be",
+                     lambda: json.loads(c.cairn("quota", "get", d, "--json"))["bytes"] == 8 * CHUNK)
+            os.unlink(d / "a")
+            copy(c.mnt / "source", d / "c")
+            os.unlink(c.mnt / "source")
+            c.kill("meta")
+            c.start("meta")
+            c.wait_health("ok")
+            refused = c.cairn("undelete", d / "a", check=False)
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn(b"may have", refused.stderr)
+            c.cairn("undelete", d / "a", "--to", c.mnt / "back")
+            c.cairn("trash", "empty", "/", "--yes")
+            os.unlink(d / "c")
+            c.cairn("trash", "empty", "/", "--yes")
+            c.umount(c.mnt)
+            c.mount(c.mnt)
+            self.check(c.mnt / "back", bytes_)
+            self.check(d / "b", b)
+            for path in (c.mnt / "back", d / "b"):
+                os.unlink(path)
+            wait_for("what is in the trash is stored", lambda: used(c) > size, timeout=60)
+            c.cairn("trash", "empty", "/", "--yes")
+            wait_for("the space is free again", lambda: used(c) < size // 4, timeout=60)
 
 
 if __name__ == "__main__":
