@@ -901,6 +901,36 @@ TEST(Files, TheKernelIsToldBeforeARecallIsAnswered) {
   one.fs.set_invalidation_sink(nullptr);
 }
 
+// Found by counting in a file under a lock on two mounts: the report of what was unsaved gave the lease away,
+// and the other host wrote, while this one's kernel still had the old pages and the old size.
+TEST(Files, TheKernelIsToldBeforeALeaseWithUnsavedBytesGoes) {
+  struct Watching : Sink {
+    void invalidate_inode(InodeId inode, bool data) override {
+      Sink::invalidate_inode(inode, data);
+      if (inode == watched) held = cluster->lease_of(inode, session);
+    }
+    FakeCluster* cluster = nullptr;
+    InodeId watched;
+    SessionId session;
+    Lease held = Lease::kNone;  // at the server, at the last invalidation
+  };
+  FakeCluster cluster;
+  auto a = cluster.connect(), b = cluster.connect();
+  Files one(*a), two(*b);
+  auto opened = one.create("f");
+  ASSERT_TRUE(opened);
+  Watching sink;
+  sink.cluster = &cluster;
+  sink.watched = opened->entry.attr.inode;
+  sink.session = a->session();
+  one.fs.set_invalidation_sink(&sink);
+  ASSERT_TRUE(one.write(opened->handle, 0, "old"));
+  ASSERT_TRUE(two.open(sink.watched, O_RDWR));
+  EXPECT_NE(sink.held, Lease::kNone);
+  EXPECT_EQ(cluster.lease_of(sink.watched, sink.session), Lease::kNone);
+  one.fs.set_invalidation_sink(nullptr);
+}
+
 // Found by a reader of a file that was always replaced by rename: what it had looked up was gone (ESTALE)
 // when it opened it, or full of zeros.
 TEST(Files, AReplacedFileKeepsItsBytesUntilTheKernelForgetsIt) {

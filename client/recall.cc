@@ -51,15 +51,17 @@ rpc::Task<> FileSystemImpl::recall_all(std::vector<RecallItem> items, std::share
   all_done->set();
 }
 
-// Flushes and reports what is dirty under an exclusive lease, so that at most `keep` is held at the server.
+// Flushes and reports what is dirty under an exclusive lease, so that at most a shared one is held at the
+// server. That goes, if it is to go, with the answer to the recall: until then the kernel may serve what it
+// cached.
 rpc::Task<Result<>> FileSystemImpl::give_back(InodeRef inode, Lease keep, Deadline deadline) {
   bool exclusive = false;
   {
     std::lock_guard lock(inode->mutex);
     exclusive = inode->lease == Lease::kExclusive;
   }
-  // Under an exclusive lease a truncation is not kept waiting at the server; without it one may wait there for
-  // this very recall.
+  // Under an exclusive lease a truncation is not kept waiting at the server; without it one may wait there
+  // for this very recall.
   Budget::Hold turn;
   if (exclusive) {
     auto taken = co_await inode->file->changing.take(1, deadline);
@@ -78,7 +80,7 @@ rpc::Task<Result<>> FileSystemImpl::give_back(InodeRef inode, Lease keep, Deadli
   }
   {
     std::lock_guard lock(inode->mutex);
-    inode->file->keep = keep;
+    inode->file->keep = Lease::kShared;
     if (inode->lease == Lease::kNone) co_return flushed;
   }
   auto reported = co_await reporter_.report(inode, Durable::kNo, deadline);

@@ -45,6 +45,7 @@ rpc::Task<Result<>> Reporter::report(InodeRef inode, Durable durable, Deadline d
     std::lock_guard lock(mutex_);
     entries_.push_back({std::move(inode), waiter, durable == Durable::kYes});
     urgent_ = true;
+    hurry_.set();
   }
   wake_.set();
   auto woken = co_await waiter->done.wait(deadline);
@@ -195,15 +196,8 @@ rpc::Task<> Reporter::run() {
   for (;;) {
     auto woken = co_await wake_.wait(Deadline::never());
     if (!woken) co_return;
-    bool urgent = false;
-    {
-      std::lock_guard lock(mutex_);
-      urgent = urgent_;
-    }
-    if (!urgent) {
-      auto slept = co_await rpc::sleep_for(context_.runtime, kGather);
-      if (!slept) co_return;
-    }
+    auto hurried = co_await hurry_.wait(Deadline::after(context_.runtime.clock(), kGather));
+    if (!hurried && hurried.error().code() == Code::kCancelled) co_return;
     std::vector<Entry> entries;
     {
       std::lock_guard lock(mutex_);
@@ -213,6 +207,7 @@ rpc::Task<> Reporter::run() {
       entries_.erase(entries_.begin(), entries_.begin() + static_cast<long>(n));
       urgent_ = false;
       for (const Entry& entry : entries_) urgent_ = urgent_ || entry.waiter != nullptr;
+      if (!urgent_) hurry_.reset();
       if (entries_.empty()) wake_.reset();
     }
     co_await round(std::move(entries));

@@ -18,7 +18,8 @@ constexpr auto kIdleClose =
 
 class Reporter {
  public:
-  explicit Reporter(FileContext& context) : context_(context), wake_(context.runtime) {}
+  explicit Reporter(FileContext& context)
+      : context_(context), wake_(context.runtime), hurry_(context.runtime) {}
 
   // There may be something to report, soon.
   void add(InodeRef inode);
@@ -48,6 +49,7 @@ class Reporter {
 
   FileContext& context_;
   rpc::Event wake_;
+  rpc::Event hurry_;  // as urgent_
   std::mutex mutex_;
   std::deque<Entry> entries_;  // guarded by mutex_
   bool urgent_ = false;        // guarded by mutex_
