@@ -99,12 +99,43 @@ Invalidation::~Invalidation() {
 }
 
 void Invalidation::invalidate_inode(InodeId inode, bool data) {
-  run({.notify = [this, inode, data] { return kernel_.drop_inode(inode, data); }});
+  const int error = kernel_.drop_inode(inode, false);
+  if (is_trouble(error)) log_warn("invalidation_failed", "errno={}", -error);
+  if (!data) return;
+  const JobRef job = add({.notify = [this, inode] { return kernel_.drop_inode(inode, true); }});
+  std::unique_lock lock(mutex_);
+  if (!wait(lock, job, options_.patience)) ++given_up_;
 }
 
 void Invalidation::invalidate_entry(InodeId parent, std::string_view name) {
-  run({.notify = [this, parent, name = std::string(name)] { return kernel_.drop_entry(parent, name); },
-       .entry = true});
+  const auto distrust = [this] {
+    const int error = kernel_.distrust_all_entries();
+    if (error == 0) return true;
+    log_warn("invalidation_slow", "what=entry errno={}", -error);
+    std::lock_guard lock(mutex_);
+    can_distrust_ = false;
+    return false;
+  };
+  bool stuck = false, can_distrust = false;
+  {
+    std::lock_guard lock(mutex_);
+    can_distrust = can_distrust_;
+    stuck = can_distrust && stuck_.contains(parent);
+  }
+  if (stuck && distrust()) return;
+  const JobRef job =
+      add({.notify = [this, parent, name = std::string(name)] { return kernel_.drop_entry(parent, name); },
+           .parent = parent});
+  {
+    std::unique_lock lock(mutex_);
+    if (wait(lock, job, can_distrust ? options_.patience : options_.patience_max)) return;
+    ++given_up_;
+    job->late = true;
+    ++stuck_[parent];
+  }
+  if (!can_distrust || distrust()) return;
+  std::unique_lock lock(mutex_);
+  wait(lock, job, options_.patience_max - options_.patience);
 }
 
 void Invalidation::release_inodes(const std::vector<InodeId>& inodes) {
@@ -119,25 +150,22 @@ std::uint64_t Invalidation::given_up() const {
   return given_up_;
 }
 
-void Invalidation::run(Job job) {
-  const auto until = std::chrono::steady_clock::now() + options_.patience;
-  const bool entry = job.entry;
+Invalidation::JobRef Invalidation::add(Job job) {
   auto shared = std::make_shared<Job>(std::move(job));
   std::unique_lock lock(mutex_);
-  if (changed_.wait_until(lock, until, [&] { return stopping_ || queue_.size() < options_.queue_max; })) {
-    if (stopping_) return;
-    queue_.push_back(shared);
-    wake_.notify_one();
-    if (changed_.wait_until(lock, until, [&] { return stopping_ || shared->done; })) return;
-  } else {
-    // No place in time: it must be told all the same, so past the bound.
-    queue_.push_back(shared);
-    wake_.notify_one();
+  // No place in time: it must be told all the same, so past the bound.
+  changed_.wait_for(lock, options_.patience, [&] { return stopping_ || queue_.size() < options_.queue_max; });
+  if (stopping_) {
+    shared->done = true;
+    return shared;
   }
-  ++given_up_;
-  lock.unlock();
-  const int error = entry ? kernel_.distrust_all_entries() : 0;
-  log_warn("invalidation_slow", "what={} fallback={}", entry ? "entry" : "inode", entry ? -error : 0);
+  queue_.push_back(shared);
+  wake_.notify_one();
+  return shared;
+}
+
+bool Invalidation::wait(std::unique_lock<std::mutex>& lock, const JobRef& job, Duration patience) {
+  return changed_.wait_for(lock, patience, [&] { return stopping_ || job->done; });
 }
 
 void Invalidation::work() {
@@ -152,6 +180,7 @@ void Invalidation::work() {
     if (is_trouble(error)) log_warn("invalidation_failed", "errno={}", -error);
     lock.lock();
     job->done = true;
+    if (job->late && --stuck_[job->parent] == 0) stuck_.erase(job->parent);
     changed_.notify_all();
   }
 }

@@ -6,15 +6,21 @@
 //   FUSE handler: the kernel takes locks that a process holds while it waits for our answer to another
 //   request.
 //
-// Why a limit: to drop a name the kernel needs the lock of its directory. A local process that creates a file
-// there holds that lock and waits for us, we wait for the metadata server, and that waits for this very
-// recall. After `patience` the kernel is told to distrust *all* cached names instead (FUSE_NOTIFY_INC_EPOCH,
-// Linux 6.16; takes no locks), the call returns, and the notification itself ends when the local operation
-// has. On older kernels the name may be served until then; its timeout, which never exceeds the lease, bounds
-// it.
+// Why a limit: to drop a name the kernel needs the lock of its directory, and to drop a page the lock of that
+// page. A local process that creates a file there, or writes to that page, holds it and waits for us, we wait
+// for the metadata server, and that waits for this very recall. With processes of several hosts at work in
+// one directory or file this is the rule, not the exception, so the limit is short and what follows is exact:
+//  - Names: after `patience` the kernel is told to distrust *all* cached names (FUSE_NOTIFY_INC_EPOCH, Linux
+//    6.16; takes no locks): it asks again for each. Older kernels: after `patience_max` the call returns, and
+//    the name may be served until the local operation has ended, or its timeout, which never exceeds the
+//    lease.
+//  - Data: the attributes go first, which takes no locks. From then on read(2) asks for them before it uses
+//    cached pages, and drops all pages when mtime or size differ. Only pages that are mapped may be served
+//    until the local operation has ended.
+// The notification itself ends when the local operation has.
 //
-// Two workers, so that one notification that waits does not hold up all others. The queue is bounded: a full
-// one makes callers wait within the same patience.
+// Several workers, so that notifications that wait do not hold up others. The queue is bounded: a full one
+// makes callers wait within the same patience.
 #pragma once
 
 #include <condition_variable>
@@ -24,6 +30,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include "client/file_system.h"
@@ -51,8 +58,9 @@ class Invalidation final : public InvalidationSink {
  public:
   struct Options {
     std::size_t queue_max = 1024;
-    Duration patience = std::chrono::seconds(1);
-    unsigned workers = 2;
+    Duration patience = std::chrono::milliseconds(5);
+    Duration patience_max = std::chrono::seconds(1);  // where names can't be distrusted at once
+    unsigned workers = 4;
   };
   Invalidation(KernelNotifier& kernel, Options options);
   ~Invalidation() override;  // detach it from the client first
@@ -67,17 +75,22 @@ class Invalidation final : public InvalidationSink {
  private:
   struct Job {
     std::function<int()> notify;
-    bool entry = false;
+    InodeId parent;  // of a name
     bool done = false;
+    bool late = false;  // its caller did not wait for the end
   };
-  void run(Job job);
+  using JobRef = std::shared_ptr<Job>;
+  JobRef add(Job job);
+  bool wait(std::unique_lock<std::mutex>& lock, const JobRef& job, Duration patience);
   void work();
 
   KernelNotifier& kernel_;
   const Options options_;
   mutable std::mutex mutex_;
   std::condition_variable wake_, changed_;
-  std::deque<std::shared_ptr<Job>> queue_;
+  std::deque<JobRef> queue_;
+  std::unordered_map<InodeId, unsigned> stuck_;  // directories whose lock is waited for: late jobs
+  bool can_distrust_ = true;                     // until the kernel said that it can't
   std::uint64_t given_up_ = 0;
   bool prunes_ = true;  // only on the client's thread
   bool stopping_ = false;

@@ -5,16 +5,18 @@
 #include <atomic>
 #include <cerrno>
 #include <future>
+#include <thread>
 
 #include "store/base/log.h"
 
 namespace cairn::fuse {
 namespace {
 
-// Records what it is told; drop_entry("stuck") waits until let_go().
+// Records what it is told; drop_entry("stuck") and drop_inode(13, data) wait until let_go().
 class FakeKernel final : public KernelNotifier {
  public:
   int drop_inode(InodeId inode, bool data) override {
+    if (data && inode == InodeId(13)) freed_.wait();
     note("inode " + std::to_string(inode.value()) + (data ? " data" : ""));
     return -ENOENT;  // "not cached": not an error
   }
@@ -28,7 +30,7 @@ class FakeKernel final : public KernelNotifier {
   }
   int distrust_all_entries() override {
     ++distrusted_;
-    return 0;
+    return old_ ? -EINVAL : 0;
   }
   int prune(const std::vector<InodeId>& inodes) override {
     note("prune " + std::to_string(inodes.size()));
@@ -41,6 +43,7 @@ class FakeKernel final : public KernelNotifier {
   }
   std::atomic<int> stuck_{0}, distrusted_{0};
   int prune_answer_ = 0;
+  std::atomic<bool> old_{false};  // knows no FUSE_NOTIFY_INC_EPOCH
 
  private:
   void note(std::string what) {
@@ -53,20 +56,20 @@ class FakeKernel final : public KernelNotifier {
   std::shared_future<void> freed_{free_.get_future()};
 };
 
+constexpr auto kLong = std::chrono::minutes(5);  // never passes
+
 TEST(Invalidation, ReturnsWhenTheKernelHasDroppedIt) {
   FakeKernel kernel;
-  Invalidation invalidation(kernel, {});
+  Invalidation invalidation(kernel, {.patience = kLong});
   invalidation.invalidate_inode(InodeId(5), true);
-  EXPECT_EQ(kernel.told(), std::vector<std::string>{"inode 5 data"});
+  EXPECT_EQ(kernel.told(), (std::vector<std::string>{"inode 5", "inode 5 data"}));
   invalidation.invalidate_inode(InodeId(6), false);
   invalidation.invalidate_entry(InodeId(1), "x");
-  EXPECT_EQ(kernel.told().size(), 3u);
+  EXPECT_EQ(kernel.told().size(), 4u);
   EXPECT_EQ(kernel.told().back(), "entry 1 x");
   EXPECT_EQ(invalidation.given_up(), 0u);
 }
 
-// The kernel waits for a lock that a local operation holds, which waits for us: the caller goes on, all names
-// are distrusted instead, and others are still told.
 TEST(Invalidation, AKernelThatCannotPruneIsAskedOnce) {
   FakeKernel kernel;
   Invalidation invalidation(kernel, {});
@@ -78,25 +81,57 @@ TEST(Invalidation, AKernelThatCannotPruneIsAskedOnce) {
   EXPECT_EQ(kernel.told().size(), 2u);
 }
 
+// The kernel waits for a lock that a local operation holds, which waits for us: the caller goes on, all names
+// are distrusted instead, and others are still told. Further names of that directory wait for nothing.
 TEST(Invalidation, StuckNotificationHoldsNobodyUp) {
-  log_set_level(LogLevel::kError);
   FakeKernel kernel;
   Invalidation invalidation(kernel, {.patience = std::chrono::milliseconds(50)});
   invalidation.invalidate_entry(InodeId(1), "stuck");
   EXPECT_EQ(kernel.distrusted_, 1);
   EXPECT_EQ(invalidation.given_up(), 1u);
-  invalidation.invalidate_inode(InodeId(7), true);
-  EXPECT_EQ(kernel.told(), std::vector<std::string>{"inode 7 data"});
+  for (int i = 0; i < 100; ++i) invalidation.invalidate_entry(InodeId(1), "beside");
+  EXPECT_EQ(kernel.distrusted_, 101);
+  EXPECT_EQ(invalidation.given_up(), 1u);
+  invalidation.invalidate_entry(InodeId(2), "elsewhere");
+  while (kernel.told().empty()) std::this_thread::yield();
   kernel.let_go();
 }
 
-TEST(Invalidation, FullQueueBlocksWithinPatience) {
+// A page is locked by a write that waits for us: attributes are dropped first, so that read(2) asks.
+TEST(Invalidation, StuckPagesHoldNobodyUp) {
+  FakeKernel kernel;
+  Invalidation invalidation(kernel, {.patience = std::chrono::milliseconds(20)});
+  invalidation.invalidate_inode(InodeId(13), true);
+  EXPECT_EQ(kernel.told(), std::vector<std::string>{"inode 13"});
+  EXPECT_EQ(invalidation.given_up(), 1u);
+  EXPECT_EQ(kernel.distrusted_, 0);
+  kernel.let_go();
+}
+
+// Kernels that can't distrust names: the caller waits longer.
+TEST(Invalidation, OldKernelsAreWaitedFor) {
   log_set_level(LogLevel::kError);
+  FakeKernel kernel;
+  kernel.old_ = true;
+  Invalidation invalidation(kernel, {.patience = std::chrono::milliseconds(5), .patience_max = kLong});
+  std::thread frees([&] {
+    while (kernel.distrusted_ == 0) std::this_thread::yield();
+    kernel.let_go();
+  });
+  invalidation.invalidate_entry(InodeId(1), "stuck");
+  EXPECT_EQ(kernel.told(), std::vector<std::string>{"entry 1 stuck"});
+  invalidation.invalidate_entry(InodeId(1), "x");
+  EXPECT_EQ(kernel.told().back(), "entry 1 x");
+  EXPECT_EQ(kernel.distrusted_, 1);
+  frees.join();
+}
+
+TEST(Invalidation, FullQueueBlocksWithinPatience) {
   FakeKernel kernel;
   {
     Invalidation invalidation(kernel,
                               {.queue_max = 1, .patience = std::chrono::milliseconds(30), .workers = 1});
-    for (int i = 0; i < 4; ++i) invalidation.invalidate_entry(InodeId(1), "stuck");
+    for (unsigned i = 1; i <= 4; ++i) invalidation.invalidate_entry(InodeId(i), "stuck");
     EXPECT_EQ(invalidation.given_up(), 4u);
     EXPECT_EQ(kernel.distrusted_, 4);
     kernel.let_go();
