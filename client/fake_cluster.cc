@@ -860,6 +860,14 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
           continue;
         }
         FakeInode& inode = it->second;
+        if (item.getIfLast()) {
+          std::uint64_t others = 0;
+          for (const auto& [of, count] : inode.opens) others += of == session ? 0 : count;
+          if (inode.attr.nlink != 0 || others != 0) {
+            codes.set(i, static_cast<std::uint16_t>(Code::kExists));
+            continue;
+          }
+        }
         const bool held = holds(inode, item.getGeneration());
         if ((item.getHasSize() || item.getMtime() != 0 || item.getHasMode()) && !held)
           codes.set(i, static_cast<std::uint16_t>(Code::kLeaseLost));
@@ -894,7 +902,11 @@ Result<OutMessage> FakeCluster::State::change(const Request& request, SessionId 
         if (held && item.getMtime() != 0) inode.attr.mtime_ns = item.getMtime();
         if (item.getAtime() != 0) inode.attr.atime_ns = item.getAtime();
         if (held && item.getHasMode()) inode.attr.mode = (inode.attr.mode & S_IFMT) | item.getMode();
-        if (held) touch(inode, false);
+        if (held) {
+          const std::int64_t before = inode.attr.ctime_ns;
+          touch(inode, false);
+          if (item.getCtime() != 0) inode.attr.ctime_ns = std::max(before, item.getCtime());
+        }
         auto& opens = inode.opens[session];
         opens -= std::min(opens, item.getClosed());
         if (held) inode.holders[session].kind = std::min(Lease::kExclusive, decode(item.getKeep()));

@@ -30,6 +30,7 @@ FileSystemImpl::FileSystemImpl(rpc::Runtime& runtime, Session& session, ChunkIo&
       locks_(runtime, session, tasks_, options.timeout),
       reader_(context_, leases_) {
   inodes_.set_release([this](std::vector<InodeId> unneeded) { invalidations_.release(std::move(unneeded)); });
+  reporter_.on_gone([this](Inode& inode) { write_back_.discard(inode); });
   tasks_.spawn(runtime.make_strand(), reporter_.run());
   tasks_.spawn(runtime.make_strand(), write_back_.run());
 }

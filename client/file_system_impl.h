@@ -155,7 +155,7 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   void name_lost(const InodeRef& inode, Kept kept);
   // Of a file, if it is known here: its size, reported or not.
   static std::uint64_t known_size(const InodeRef& inode);
-  void drop_if_unreachable(const InodeRef& inode);       // under inode.mutex
+  void close_if_unreachable(const InodeRef& inode);      // under inode.mutex
   Handle make_handle(const InodeRef& inode, int flags);  // under inode.mutex
   void released(FileHandle& handle);
   Task<std::uint64_t> copy_bytes(Handle from, std::uint64_t from_offset, Handle to, std::uint64_t to_offset,

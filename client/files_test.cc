@@ -986,6 +986,37 @@ TEST(Files, AnUnlinkedFileGoesWithItsLastHandle) {
   EXPECT_EQ(cluster.requests(Write::kNumber), 0u) << "nobody reads what was not stored yet";
 }
 
+// Found by the coherence checker: what was not stored yet was dropped, and the other host read zeros.
+TEST(Files, UnsavedBytesOfAnUnlinkedFileAreForOthersWhoHaveItOpen) {
+  FakeCluster cluster;
+  auto a = cluster.connect(), b = cluster.connect();
+  Files one(*a), two(*b);
+  auto opened = one.create("f");
+  ASSERT_TRUE(opened);
+  const InodeId inode = opened->entry.attr.inode;
+  auto reader = two.open(inode, O_RDONLY);
+  ASSERT_TRUE(reader);
+  ASSERT_TRUE(one.write(opened->handle, 0, "bytes"));
+  ASSERT_TRUE(one.unlink("f"));
+  one.fs.release_now(opened->handle);
+  EXPECT_EQ(two.read(reader->handle, 0, 100), "bytes");
+}
+
+// Found by the coherence checker: stat told another time on each host.
+TEST(Files, TheTimeOfTheLastChangeIsOneOnAllHosts) {
+  FakeCluster cluster;
+  auto a = cluster.connect(), b = cluster.connect();
+  Files one(*a), two(*b);
+  auto opened = one.create("f");
+  ASSERT_TRUE(opened);
+  const InodeId inode = opened->entry.attr.inode;
+  ASSERT_TRUE(one.write(opened->handle, 0, "bytes"));
+  const auto here = one.getattr(inode);
+  ASSERT_TRUE(here);
+  EXPECT_EQ(two.getattr(inode)->attr.ctime_ns, here->attr.ctime_ns);
+  EXPECT_EQ(one.getattr(inode)->attr.ctime_ns, here->attr.ctime_ns);
+}
+
 // Found at the end of a mount: "servers lost bytes before they were synced", of files that had been removed.
 TEST(Files, ChunksOfARemovedFileAreNotMissed) {
   FakeCluster cluster;

@@ -312,7 +312,7 @@ void FileSystemImpl::released(FileHandle& handle) {
       kept = file.kept;
       file.idle_since = runtime_.clock().now() - (kept ? Duration(kIdleClose) : Duration(0));
       file.ahead.clear();
-      drop_if_unreachable(inode);
+      close_if_unreachable(inode);
     }
   }
   if (last) write_back_.released(inode);

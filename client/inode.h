@@ -119,11 +119,14 @@ struct FileData {
   bool trim_done = false;               // to be reported
   bool reporting = false;               // an item about this file is on its way
   bool reporting_mode = false;          // and tells the mode
+  bool reporting_times = false;         // and tells mtime
   Lease reporting_from = Lease::kNone;  // held until that item arrives, whatever it gives back
   TimePoint told_at;                    // the server took the last report that told something
   bool meta_dirty = false;              // the journal may not be synced with what the server replied about it
   bool unlinked = false;                // the last name went
-  bool kept = false;  // it did, and the file is in the trash: saved and closed without delay
+  bool read_elsewhere = false;          // since then others have it open: what is dirty is stored
+  bool gone = false;                    // the inode itself went
+  bool kept = false;                    // it has no name, and is in the trash: saved and closed without delay
 
   ReadAhead ahead;
   std::optional<Error> write_error;
@@ -171,7 +174,8 @@ struct Inode {
     return *dir;
   }
   std::uint64_t size() const { return attr.attr.size; }
-  // The last name went, and neither a handle nor the kernel leads here any more: nobody will read its bytes.
+  // The last name went, and neither a handle nor the kernel leads here any more. On other hosts it may be
+  // open.
   bool unreachable() const { return file && file->unlinked && file->handles == 0 && lookups == 0; }
 };
 using InodeRef = std::shared_ptr<Inode>;

@@ -103,7 +103,8 @@ bool InodeCache::take_attr(Inode& inode, const AttrRecord& record, TimePoint sen
     if (inode.file->report_mode || inode.file->reporting_mode) inode.attr.attr.mode = before.mode;
     inode.attr.attr.size = before.size;
     inode.attr.attr.bytes = std::max(before.bytes, record.attr.bytes);
-    if (inode.file->report_times) {
+    // The record may be from before the last report.
+    if (inode.file->report_times || inode.file->reporting_times || record.attr.ctime_ns < before.ctime_ns) {
       inode.attr.attr.mtime_ns = before.mtime_ns;
       inode.attr.attr.atime_ns = before.atime_ns;
       inode.attr.attr.ctime_ns = std::max(before.ctime_ns, record.attr.ctime_ns);

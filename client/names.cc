@@ -168,7 +168,7 @@ void FileSystemImpl::forget(InodeId id, std::uint64_t count) {
   if (!inode) return;
   std::lock_guard lock(inode->mutex);
   inode->lookups -= std::min(inode->lookups, count);
-  drop_if_unreachable(inode);
+  close_if_unreachable(inode);
 }
 
 void FileSystemImpl::directory_changed(const InodeRef& dir, const std::optional<AttrRecord>& attr) {
@@ -306,15 +306,13 @@ void FileSystemImpl::name_lost(const InodeRef& ref, Kept kept) {
   std::unique_lock lock(ref->mutex);
   Inode& inode = *ref;
   const bool last = inode.have_attr && (S_ISDIR(inode.attr.attr.mode) || inode.attr.attr.nlink <= 1);
-  if (!last) {
-    inode.have_attr = false;  // link count and ctime are the server's to say
-    return;
-  }
+  inode.have_attr = false;  // link count and ctime are the server's to say
+  if (!last) return;
   inode.attr.attr.nlink = 0;
   if (!inode.file) return;
   if (kept == Kept::kNo) {
     inode.file->unlinked = true;
-    drop_if_unreachable(ref);
+    close_if_unreachable(ref);
     return;
   }
   inode.file->kept = true;
@@ -326,11 +324,10 @@ void FileSystemImpl::name_lost(const InodeRef& ref, Kept kept) {
 
 // The server removes an inode without names when its last open is reported closed. While the kernel knows it,
 // a process may be between looking the name up and opening what it found: bytes and open stay until it
-// forgets.
-void FileSystemImpl::drop_if_unreachable(const InodeRef& inode) {
-  if (!inode->unreachable()) return;
-  write_back_.discard(*inode);
-  reporter_.add(inode);
+// forgets. Whether it is open on other hosts only the server knows: until it says that the inode went, what
+// is dirty may have to be stored for them.
+void FileSystemImpl::close_if_unreachable(const InodeRef& inode) {
+  if (inode->unreachable()) reporter_.add(inode);
 }
 
 rpc::Task<Result<>> FileSystemImpl::remove_name(InodeId parent, std::string name, bool directory,
@@ -423,6 +420,7 @@ FileSystem::Task<void> FileSystemImpl::rename(InodeId parent, std::string name, 
   // An inode that was not cached is not known by number: its name is looked up again.
   const auto leads_to = [](InodeId id) { return id.valid() ? std::optional(id) : std::nullopt; };
   std::optional<InodeId> left_behind = InodeId{};
+  if (moved.valid() && moved == replaced) left_behind = moved;  // two names of one file: both stay
   if (exchange) left_behind = leads_to(replaced);
   if ((flags & kWhiteout) != 0) left_behind.reset();
   old_change.end(left_behind, valid(from));
@@ -436,6 +434,8 @@ FileSystem::Task<void> FileSystemImpl::rename(InodeId parent, std::string name, 
     std::lock_guard lock(inode->mutex);
     if (inode->file && inodes_.usable(*inode, Lease::kExclusive)) {
       inode->attr.attr.ctime_ns = runtime_.clock().wall_ns();  // its times are ours
+      inode->file->report_times = true;
+      write_back_.queue(inode);
     } else {
       inode->have_attr = false;  // ctime; a directory's parent
     }

@@ -27,6 +27,8 @@ struct Reporter::Item {
   std::optional<std::uint32_t> mode;
   std::uint32_t closed = 0;
   Lease keep = Lease::kNone;
+  std::int64_t ctime = 0;
+  bool if_last = false;
   SessionId session;
 
   // It says something about the file that only we know.
@@ -77,6 +79,16 @@ std::optional<Reporter::Item> Reporter::build(const InodeRef& ref) const {
   item.keep = std::min(inode.lease, file.keep);
   const bool idle = context_.runtime.clock().now() >= file.idle_since + kIdleClose;
   const bool over = file.unlinked ? inode.unreachable() : idle;
+  if (inode.unreachable() && !file.read_elsewhere && !file.dirty.empty() && file.server_opens != 0 &&
+      file.dirty.flushing_chunks().empty() && inode.lease == Lease::kExclusive &&
+      file.keep == Lease::kExclusive) {
+    item.if_last = true;
+    item.closed = file.server_opens;
+    file.reporting_from = inode.lease;
+    file.server_opens = 0;
+    file.reporting = true;
+    return item;
+  }
   if (file.handles == 0 && file.dirty.empty() && file.server_opens != 0 &&
       (over || file.keep != Lease::kExclusive)) {
     item.closed = file.server_opens;
@@ -116,6 +128,7 @@ std::optional<Reporter::Item> Reporter::build(const InodeRef& ref) const {
       }
       file.report_size = !file.dirty.empty() || item.size != inode.size();
     }
+    item.ctime = inode.attr.attr.ctime_ns;
     if (file.report_times) item.mtime = inode.attr.attr.mtime_ns;
     if (file.report_atime) item.atime = inode.attr.attr.atime_ns;
     if (file.report_mode) item.mode = inode.attr.attr.mode & 07777;
@@ -135,13 +148,14 @@ std::optional<Reporter::Item> Reporter::build(const InodeRef& ref) const {
   file.server_opens -= item.closed;
   file.reporting = true;
   file.reporting_mode = item.mode.has_value();
+  file.reporting_times = item.mtime != 0;
   return item;
 }
 
 void Reporter::restore(const Item& item) const {
   std::lock_guard lock(item.inode->mutex);
   FileData& file = *item.inode->file;
-  file.reporting = file.reporting_mode = false;
+  file.reporting = file.reporting_mode = file.reporting_times = false;
   file.reporting_from = Lease::kNone;
   file.settled.notify();
   if (item.inode->session != item.session || item.session != context_.session.id())
@@ -170,10 +184,21 @@ void Reporter::restore(const Item& item) const {
 void Reporter::done(const Item& item, Code code) const {
   std::lock_guard lock(item.inode->mutex);
   FileData& file = *item.inode->file;
-  file.reporting = file.reporting_mode = false;
+  file.reporting = file.reporting_mode = file.reporting_times = false;
   file.reporting_from = Lease::kNone;
   if (item.tells()) file.told_at = context_.runtime.clock().now();
   file.settled.notify();
+  if (item.if_last && item.inode->session == item.session) {
+    if (code == Code::kOk || code == Code::kNotFound) {
+      file.gone = true;
+      gone_(*item.inode);
+      InodeCache::drop(*item.inode);
+    } else {
+      file.server_opens += item.closed;
+      file.read_elsewhere = true;
+    }
+  }
+  if (item.if_last) return;
   if (code == Code::kOk) {
     if (item.has_size) {
       file.reported_size = item.size;
@@ -270,6 +295,8 @@ rpc::Task<> Reporter::round(std::vector<Entry> entries) {
             to.setMode(from.mode.value_or(0));
             to.setClosed(from.closed);
             to.setKeep(encode(from.keep));
+            to.setCtime(from.ctime);
+            to.setIfLast(from.if_last);
           }
         };
     auto reply = co_await context_.session.mutate<rpc::method::Report>(std::move(fill), context_.deadline(),

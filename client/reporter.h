@@ -29,6 +29,9 @@ class Reporter {
   // Waits until no report about the inode is under way.
   rpc::Task<Result<>> quiet(InodeRef inode, Deadline deadline);
   rpc::Task<> run();
+  // `gone`: an inode without names went with its last open, and what is dirty need not be stored. Under its
+  // mutex.
+  void on_gone(std::function<void(Inode&)> gone) { gone_ = std::move(gone); }  // before run()
 
  private:
   struct Waiter {
@@ -48,6 +51,7 @@ class Reporter {
   rpc::Task<> round(std::vector<Entry> entries);
 
   FileContext& context_;
+  std::function<void(Inode&)> gone_;
   rpc::Event wake_;
   rpc::Event hurry_;  // as urgent_
   std::mutex mutex_;

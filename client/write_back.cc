@@ -292,7 +292,7 @@ rpc::Task<Result<bool>> WriteBack::store(InodeRef inode, std::uint64_t index, Du
     std::lock_guard lock(inode->mutex);
     FileData& file = *inode->file;
     file.ahead.drop(base, base + (inode->have_layout ? inode->layout.chunk_size() : kDefaultChunkSize));
-    if (inode->unreachable()) {
+    if (file.gone) {
       // Removed meanwhile: its chunks go too, and whether they were stored matters to nobody.
       context_.dirty_memory.give(file.dirty.end_flush(index));
       outcome = {};

@@ -53,7 +53,7 @@ void store_inode(Txn& txn, InodeId id, const InodeRecord& inode) {
 }
 
 void touch(const Txn& txn, InodeRecord& inode) {
-  inode.ctime = txn.wall_ns();
+  inode.ctime = std::max(inode.ctime, txn.wall_ns());  // hosts' clocks differ, and it only goes forward
   ++inode.change;
 }
 

@@ -75,6 +75,12 @@ Result<> remove_opens(Txn& txn, SessionId session, InodeId inode, std::uint64_t 
   return {};
 }
 
+Result<Opens> count_opens(Txn& txn, SessionId session, InodeId inode) {
+  TRY(auto here, count_at(txn, keys::open(session, inode)));
+  TRY(auto all, count_at(txn, keys::opens_all(inode)));
+  return Opens{here, all};
+}
+
 Result<bool> is_open(Txn& txn, InodeId inode) {
   TRY(auto all, count_at(txn, keys::opens_all(inode)));
   return all > 0;

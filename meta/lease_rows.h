@@ -21,5 +21,10 @@ Result<> add_open(Txn& txn, SessionId session, InodeId inode);
 // At most as many as there are.
 Result<> remove_opens(Txn& txn, SessionId session, InodeId inode, std::uint64_t count);
 Result<bool> is_open(Txn& txn, InodeId inode);  // by any session
+struct Opens {
+  std::uint64_t here = 0;  // of one session
+  std::uint64_t all = 0;
+};
+Result<Opens> count_opens(Txn& txn, SessionId session, InodeId inode);
 
 }  // namespace cairn::meta

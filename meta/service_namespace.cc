@@ -209,6 +209,8 @@ rpc::Task<MetaService::Reply> MetaService::report(const rpc::Request& request) {
     if (from.getHasBytesMax()) item.bytes_max = from.getBytesMax();
     item.closed = from.getClosed();
     item.keep = lease_kind_of(from.getKeep());
+    item.ctime = from.getCtime();
+    item.if_last = from.getIfLast();
     items.push_back(std::move(item));
   }
   return mutate<rpc::method::Report>(

@@ -103,6 +103,8 @@ struct ReportItem {
   Keep keep = Keep::kExclusive;
   Ranges punched;                          // not in `written`; the holder emptied these chunks
   std::optional<std::uint64_t> bytes_max;  // of its allowance it needs only so much
+  std::int64_t ctime = 0;                  // of the holder's last change; 0: now
+  bool if_last = false;  // only the opens end, and only if the inode goes with them: else kExists
 };
 // One code an item; an item with a code other than kOk changed nothing. `durable`: the data was synced
 // before.

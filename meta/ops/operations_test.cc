@@ -169,6 +169,47 @@ TEST_F(OperationsTest, ReportNeedsTheLease) {
   EXPECT_EQ(bound.error().code(), Code::kLeaseLost);
 }
 
+// Found by the coherence checker: a host's own stat told another ctime than that of all others.
+TEST_F(OperationsTest, AReportTellsTheTimeOfTheHoldersLastChange) {
+  const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
+  const InodeId id = file.inode.id;
+  ops::ReportItem item{id, *file.exclusive, true, 5, {{0, 1}}, 5};
+  item.mtime = item.ctime = 1'000'000;
+  ASSERT_EQ(report(item), Code::kOk);
+  EXPECT_EQ(inode(id).ctime, 1'000'000);
+  item.ctime = 999'999;  // another clock
+  ASSERT_EQ(report(item), Code::kOk);
+  EXPECT_EQ(inode(id).ctime, 1'000'000) << "it never goes back";
+  ops::SetAttrArgs chmod;
+  chmod.inode = id;
+  chmod.valid = ops::SetAttrArgs::kMode;
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::setattr(env, chmod); }));
+  EXPECT_EQ(inode(id).ctime, 1'000'000) << "nor with the server's";
+}
+
+// Found by the coherence checker: a file that was unlinked here was open on another host, which read zeros.
+TEST_F(OperationsTest, UnsavedBytesAreNotNeededOnlyIfTheInodeGoes) {
+  const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
+  const InodeId id = file.inode.id;
+  ops::ReportItem item{id, *file.exclusive};
+  item.closed = 1;
+  item.if_last = true;
+  EXPECT_EQ(report(item), Code::kExists) << "it has a name";
+  ASSERT_TRUE(runner_.run(kOther, [&](ops::Env& env) { return ops::open(env, {id, false, false}); }));
+  ops::RemoveArgs remove;
+  remove.parent = kRootInode;
+  remove.name = "f";
+  ASSERT_TRUE(run([&](ops::Env& env) { return ops::remove(env, remove); }));
+  EXPECT_EQ(report(item), Code::kExists) << "it is open elsewhere";
+  EXPECT_EQ(inode(id).nlink, 0u);
+  ops::ReportItem other{id};
+  other.closed = 1;
+  ASSERT_EQ(runner_.run(kOther, [&](ops::Env& env) { return ops::report(env, {other}, false); })->at(0),
+            Code::kOk);
+  EXPECT_EQ(report(item), Code::kOk) << "what was refused changed nothing";
+  EXPECT_EQ(report(item), Code::kNotFound);
+}
+
 TEST_F(OperationsTest, ReportSetsPermissionBitsOnlyUnderTheLease) {
   const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
   ops::ReportItem item;

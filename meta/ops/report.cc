@@ -55,9 +55,18 @@ Code apply_extent(InodeRecord& inode, const ReportItem& item, bool durable) {
   return Code::kOk;
 }
 
+Result<Code> close_if_last(Env& env, const ReportItem& item) {
+  TRY(auto orphan, env.txn.get(keys::orphan(item.inode)));
+  TRY(const auto opens, count_opens(env.txn, env.session, item.inode));
+  if (!orphan || opens.here != opens.all || opens.here > item.closed) return Code::kExists;
+  TRYV(close_opens(env, item.inode, item.closed));
+  return Code::kOk;
+}
+
 Result<Code> report_one(Env& env, const ReportItem& item, bool durable) {
   TRY(auto found, find_inode(env.txn, item.inode));
   if (!found) return Code::kNotFound;
+  if (item.if_last) return close_if_last(env, item);
   InodeRecord& inode = *found;
   TRY(auto held, find_exclusive(env.txn, item.inode));
   const bool holds = held && held->session == env.session &&
@@ -79,7 +88,12 @@ Result<Code> report_one(Env& env, const ReportItem& item, bool durable) {
       inode.mode = (inode.mode & S_IFMT) | (*item.mode & 07777);
       TRYV(mode_to_acl(env, item.inode, inode));
     }
-    if (needs_lease) touch(env.txn, inode);
+    if (needs_lease) {
+      const std::int64_t before = inode.ctime;
+      touch(env.txn, inode);
+      // The holder's stat told this time already: everybody's has to.
+      if (item.ctime != 0) inode.ctime = std::max(before, item.ctime);
+    }
     store_inode(env.txn, item.inode, inode);
   }
   if (holds && item.keep != Keep::kExclusive) TRYV(release_exclusive(env.txn, item.inode));

@@ -134,6 +134,10 @@ struct ReportRequest {
     punched @13 :List(Range);  # chunk indices emptied since the last report: holes again (with hasSize)
     hasBytesMax @14 :Bool;     # the holder needs only so many allocated bytes of what it was allowed: the rest is given back
     bytesMax @15 :UInt64;
+    ctime @16 :Int64;          # of the last change that the holder made; it never goes back. 0: now
+    # The holder has bytes that are not stored, of an inode whose last name went: if `closed` are its last opens
+    # anywhere, it goes, and the bytes need not be stored. Else nothing happens (code exists): others may read them.
+    ifLast @17 :Bool;
   }
 }
 struct ReportReply { codes @0 :List(UInt16); }   # one an item; leaseLost: this session does not hold it any more
