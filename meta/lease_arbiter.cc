@@ -22,6 +22,11 @@ bool OpGate::held_elsewhere(InodeId inode) {
   return false;
 }
 
+bool OpGate::holds_exclusively(InodeId inode) const {
+  const LeaseHolder* holder = arbiter_.table_.find(inode, session_);
+  return holder && holder->kind == LeaseKind::kExclusive;
+}
+
 Result<> OpGate::settle() {
   attempt_.waits.clear();
   SessionId in_the_way;
@@ -43,8 +48,7 @@ Result<> OpGate::settle() {
     if (!need.change || arbiter_.intents_.empty()) continue;
     // Who waits for this session's exclusive lease gets it when it is given back, and that may have to wait for
     // this very operation: a recall lets a change of the file that is under way end.
-    const LeaseHolder* own = arbiter_.table_.find(need.inode, session_);
-    if (own != nullptr && own->kind == LeaseKind::kExclusive) continue;
+    if (holds_exclusively(need.inode)) continue;
     auto it = arbiter_.intents_.find(need.inode);
     if (it == arbiter_.intents_.end()) continue;
     for (const LeaseArbiter::Intent& intent : it->second) {
@@ -107,6 +111,9 @@ void OpGate::grant_shared(InodeId inode) {
 }
 
 void OpGate::grant_exclusive(InodeId inode, LeaseGeneration generation) {
+  // Held already, and being called back: told again, the client might take it for a lease of after the
+  // recall.
+  if (holds_exclusively(inode) && arbiter_.recalls_.contains({session_, inode})) return;
   grants_.push_back({inode, LeaseKind::kExclusive, generation});
   effects_.push_back({Effect::kSet, inode, LeaseKind::kExclusive, generation});
 }
@@ -205,6 +212,20 @@ LeaseArbiter::EventPtr LeaseArbiter::recall_event(InodeId inode, const LeaseHold
     send_later(holder.session);
   }
   return recall.done;
+}
+
+// The answer was about an earlier grant: meanwhile the session got another one, which it does not know to be
+// wanted.
+void LeaseArbiter::recall_again(SessionId session, const std::vector<LeaseItem>& answered) {
+  bool again = false;
+  for (const LeaseItem& item : answered) {
+    auto it = recalls_.find({session, item.inode});
+    const LeaseHolder* holder = table_.find(item.inode, session);
+    if (it == recalls_.end() || !holder || holder->generation <= item.generation) continue;
+    it->second.sent = false;
+    again = true;
+  }
+  if (again) send_later(session);
 }
 
 void LeaseArbiter::recall(InodeId inode, SessionId session, LeaseKind keep) {
@@ -339,6 +360,7 @@ rpc::Task<Result<>> LeaseArbiter::give_back(SessionId session, std::vector<Lease
       self->table_.lower(item->inode, session, item->keep);
       self->lowered(item->inode, session);
     }
+    self->recall_again(session, items);
     return {};
   };
   auto done = co_await executor_.run<void>(std::move(operation));

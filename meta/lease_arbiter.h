@@ -5,8 +5,9 @@
 // nothing: its needs are registered as intents under a ticket, holders are called back, and when they gave
 // way the operation runs again from its beginning. Fair: who changes an inode waits for older tickets on it,
 // so nobody is overtaken for ever; no deadlock: it waits only for older tickets, and for clients, whose way
-// to give back (Report, ReturnLeases, ExtendBound) takes no leases. Readers do not wait for waiting writers:
-// they are answered without a grant.
+// to give back (Report, ReturnLeases, ExtendBound) takes no leases, nor does what the holder of an exclusive
+// lease does with that inode (it ends a truncation before it gives back). Readers do not wait for waiting
+// writers: they are answered without a grant.
 //
 // While sessions from before a restart have not said what they hold (grace), nothing that might conflict
 // runs.
@@ -140,6 +141,7 @@ class LeaseArbiter : public std::enable_shared_from_this<LeaseArbiter> {
   EventPtr recall_event(InodeId inode, const LeaseHolder& holder, LeaseKind keep);
   void finish(std::uint64_t ticket, const std::vector<InodeId>& inodes, const EventPtr& done);
   void finish(Attempt& attempt);
+  void recall_again(SessionId session, const std::vector<LeaseItem>& answered);
   void send_later(SessionId session);
   void send_outbox(SessionId session);
   static rpc::Task<> send(std::shared_ptr<LeaseArbiter> self, SessionId session,
@@ -203,6 +205,7 @@ class OpGate final : public ops::LeaseGate {
     LeaseGeneration generation;
   };
   void register_intents();
+  bool holds_exclusively(InodeId inode) const;
   bool writer_waits(InodeId inode) const;
 
   LeaseArbiter& arbiter_;

@@ -185,6 +185,58 @@ TEST_F(ServiceTest, ReaderIsNotGrantedWhatAWriterWaitsFor) {
   EXPECT_TRUE(c->recalled().empty());
 }
 
+// Found by writers on three hosts, who stalled until one was fenced: a recall that was answered for a lease
+// of before was not sent again for the one that the session got while it was on its way.
+TEST_F(ServiceTest, ALeaseGrantedWhileAnEarlierOneIsRecalledIsRecalledToo) {
+  a = client();
+  b = client();
+  const auto made = a->make("f");
+  ASSERT_TRUE(a->lookup("f"));
+  ASSERT_TRUE(b->lookup("f"));  // both share it
+  const auto open_for_writing = [&](TestClient& who) {
+    return start_mutation<rpc::method::Open>(who, [inode = made->inode](schema::OpenRequest::Builder body) {
+      body.setInode(inode);
+      body.setWrite(true);
+    });
+  };
+  a->answer().reset();
+  b->answer().reset();
+  auto first = open_for_writing(*b);
+  eventually([&] { return a->recalled().size() == 1; });
+  auto second = open_for_writing(*a);
+  eventually([&] { return b->recalled().size() == 1; });
+  a->answer().set();
+  ASSERT_TRUE(first.get());
+  EXPECT_FALSE(second.done());
+  b->answer().set();
+  ASSERT_TRUE(second.get());
+  ASSERT_EQ(b->recalled().size(), 2u);
+  EXPECT_GT(b->recalled()[1].generation, b->recalled()[0].generation);
+}
+
+// Found by truncations on two hosts: to give the file back its holder had to end its truncation, which waited
+// for the one that waited for the file.
+TEST_F(ServiceTest, WhoHoldsAFileDoesNotWaitForThoseWhoWaitForIt) {
+  a = client();
+  b = client();
+  const auto made = a->make("f", S_IFREG | 0644, true);
+  a->answer().reset();
+  auto waits = start_chmod(*b, made->inode);
+  eventually([&] { return !a->recalled().empty(); });
+  auto own = start_chmod(*a, made->inode);
+  EXPECT_TRUE(own.get());
+  // An open does not tell of the lease again: its answer may arrive when the recall was answered.
+  auto again = a->mutate<rpc::method::Open>([&](schema::OpenRequest::Builder body) {
+    body.setInode(made->inode);
+    body.setWrite(true);
+  });
+  ASSERT_TRUE(again) << again.error().to_string();
+  EXPECT_EQ((*again)->getGrants().size(), 0u);
+  EXPECT_FALSE(waits.done());
+  a->answer().set();
+  EXPECT_TRUE(waits.get());
+}
+
 TEST_F(ServiceTest, SilentClientIsFencedAndItsTailTrimmed) {
   a = client();
   b = client();
