@@ -1002,6 +1002,30 @@ TEST(Files, UnsavedBytesOfAnUnlinkedFileAreForOthersWhoHaveItOpen) {
   EXPECT_EQ(two.read(reader->handle, 0, 100), "bytes");
 }
 
+// A recall of what is only shared waited for an open that truncates, which waited for the recall.
+TEST(Files, ARecallDoesNotWaitForAnOpenThatAsksForTheLease) {
+  FakeCluster cluster;
+  auto a = cluster.connect(), b = cluster.connect();
+  Files one(*a), two(*b);
+  auto opened = one.create("f");
+  ASSERT_TRUE(opened);
+  const InodeId inode = opened->entry.attr.inode;
+  ASSERT_TRUE(one.write(opened->handle, 0, "bytes"));
+  ASSERT_TRUE(two.open(inode, O_RDONLY));  // from here on it is shared, and not synced yet
+  std::atomic<bool> asked{false}, may{false};
+  cluster.on_request([&](int, std::uint16_t method) {
+    if (method != Open::kNumber) return Fault::kNone;
+    asked = true;
+    return may ? Fault::kNone : Fault::kUnavailable;
+  });
+  std::thread truncates([&] { EXPECT_TRUE(one.open(inode, O_RDWR | O_TRUNC)); });
+  EXPECT_TRUE(eventually([&] { return asked.load(); }));
+  EXPECT_TRUE(two.chmod(inode, 0600));
+  may = true;
+  truncates.join();
+  cluster.on_request(nullptr);
+}
+
 // Found by the coherence checker: stat told another time on each host.
 TEST(Files, TheTimeOfTheLastChangeIsOneOnAllHosts) {
   FakeCluster cluster;
