@@ -306,7 +306,8 @@ void FileSystemImpl::name_lost(const InodeRef& ref, Kept kept) {
   std::unique_lock lock(ref->mutex);
   Inode& inode = *ref;
   const bool last = inode.have_attr && (S_ISDIR(inode.attr.attr.mode) || inode.attr.attr.nlink <= 1);
-  inode.have_attr = false;  // link count and ctime are the server's to say
+  // Link count and ctime are the server's to say; it does not know a directory any more.
+  if (!last || inode.file) inode.have_attr = false;
   if (!last) return;
   inode.attr.attr.nlink = 0;
   if (!inode.file) return;
