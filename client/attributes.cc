@@ -25,8 +25,23 @@ std::optional<Result<Entry>> FileSystemImpl::try_getattr(InodeId id) {
   InodeRef inode = inodes_.find(id);
   if (!inode) return std::nullopt;
   std::lock_guard lock(inode->mutex);
-  if (!inode->have_attr || !inodes_.usable(*inode) || inode->recalling) return std::nullopt;
+  if (!inode->have_attr || !inodes_.usable(*inode) || inode->recalling || inode->dropping != 0)
+    return std::nullopt;
   return entry_of(*inode, Counted::kNo);
+}
+
+// Until the kernel has dropped what it was told to drop.
+rpc::Task<Result<>> FileSystemImpl::dropped(InodeRef inode, Deadline deadline) {
+  for (;;) {
+    std::shared_ptr<rpc::Event> dropped;
+    {
+      std::lock_guard lock(inode->mutex);
+      if (inode->dropping == 0) co_return Result<>{};
+      dropped = inode->dropped.next(runtime_);
+    }
+    auto waited = co_await dropped->wait(deadline);
+    if (!waited) co_return fail(waited.error().with("waiting for the kernel to drop pages"));
+  }
 }
 
 rpc::Task<Result<Entry>> FileSystemImpl::refresh_attr(InodeRef inode, Counted counted) {
@@ -56,7 +71,9 @@ rpc::Task<Result<Entry>> FileSystemImpl::refresh_attr(InodeRef inode, Counted co
 
 FileSystem::Task<Entry> FileSystemImpl::getattr(InodeId id) {
   if (auto known = try_getattr(id)) co_return std::move(*known);
-  auto entry = co_await refresh_attr(inodes_.get(id), Counted::kNo);
+  InodeRef inode = inodes_.get(id);
+  CO_TRYV(co_await dropped(inode, context_.deadline()));
+  auto entry = co_await refresh_attr(std::move(inode), Counted::kNo);
   co_return entry;
 }
 

@@ -119,7 +119,9 @@ class LockWait {
 class InvalidationSink {
  public:
   virtual ~InvalidationSink() = default;
-  virtual void invalidate_inode(InodeId inode, bool data) = 0;  // attributes; with data: pages too
+  // Attributes; with data: pages too. Returns when they are dropped, or when that has to wait for something
+  // that may wait for the caller. `dropped` is called once, on any thread, when really nothing is left.
+  virtual void invalidate_inode(InodeId inode, bool data, std::function<void()> dropped) = 0;
   virtual void invalidate_entry(InodeId parent, std::string_view name) = 0;
   // They are kept here only because the kernel was told of them: it may forget those that no process uses.
   virtual void release_inodes(const std::vector<InodeId>&) {}

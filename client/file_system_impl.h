@@ -133,6 +133,7 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   rpc::Task<Result<>> recall_one(RecallItem item);
   rpc::Task<Result<>> give_back(InodeRef inode, Lease keep, Deadline deadline);
   rpc::Task<Result<>> invalidate(Invalidation what, Deadline deadline);
+  rpc::Task<Result<>> dropped(InodeRef inode, Deadline deadline);
   // Permission bits that were changed here are known to the server on return.
   rpc::Task<Result<>> report_mode(InodeRef inode);
   // Attributes as they are now, for outside; counts a lookup by the kernel if asked to.

@@ -305,7 +305,7 @@ void FileSystemImpl::released(FileHandle& handle) {
     // because it caches the old time.
     const bool reader = !handle.writable() && !handle.was_read && (handle.flags & O_NOATIME) == 0;
     if (reader && !file.unlinked && note_access(context_, *inode) && invalidations_.has_sink())
-      invalidations_.push({inode->id, true, false, {}, nullptr});
+      invalidations_.push({.inode = inode->id});
     if (handle.writable() && file.writers > 0) --file.writers;
     if (file.handles > 0) last = --file.handles == 0;
     if (last) {

@@ -154,6 +154,8 @@ struct Inode {
   SessionId session;               // which holds `lease`
   std::uint64_t lease_serial = 0;  // grows whenever the lease is lost
   bool recalling = false;
+  unsigned dropping = 0;  // the kernel was told to drop pages, and may still serve some
+  Signal dropped;         // it has
   bool have_attr = false;
   AttrRecord attr;  // under an exclusive lease size, times and permission bits are ours
   bool have_layout = false;

@@ -25,8 +25,8 @@ class InodeCache {
   // Takes the valid ones of `grants`.
   void take_grants(const Stamp& stamp, const std::vector<Grant>& grants);
   // Attributes from the reply to a request of time `sent`. Size and times of a file written here stay ours.
-  // `inode` need not be leased. False: the server may have answered before it took our last report of the file,
-  // so that the answer is older than what was seen here; nothing is taken.
+  // `inode` need not be leased. False: the server may have answered before it took our last report of the
+  // file, so that the answer is older than what was seen here; nothing is taken.
   [[nodiscard]] bool take_attr(Inode& inode, const AttrRecord& record, TimePoint sent);
 
   // Under inode.mutex: what is cached may be used.
@@ -35,7 +35,7 @@ class InodeCache {
   }
   // Under inode.mutex: how long the kernel may keep what it is told now.
   Duration valid(const Inode& inode) const {
-    return usable(inode) && !inode.recalling ? session_.lease_left() : Duration{0};
+    return usable(inode) && !inode.recalling && inode.dropping == 0 ? session_.lease_left() : Duration{0};
   }
 
   // A recall arrived: grants of earlier requests are void.

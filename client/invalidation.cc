@@ -35,6 +35,7 @@ void Invalidations::push(Invalidation invalidation) {
       return;
     }
   }
+  if (invalidation.dropped) invalidation.dropped();
   if (invalidation.done) invalidation.done->set();
 }
 
@@ -61,7 +62,10 @@ void Invalidations::run() {
       sink->release_inodes(next.unneeded);
     } else if (sink != nullptr) {
       for (const auto& name : next.names) sink->invalidate_entry(next.inode, name);
-      if (next.attributes) sink->invalidate_inode(next.inode, next.data);
+      if (!next.dropped) next.dropped = [] {};
+      sink->invalidate_inode(next.inode, next.data, std::move(next.dropped));
+    } else if (next.dropped) {
+      next.dropped();
     }
     if (next.done) next.done->set();
     lock.lock();
@@ -69,6 +73,7 @@ void Invalidations::run() {
     changed_.notify_all();
   }
   for (auto& left : queue_) {
+    if (left.dropped) left.dropped();
     if (left.done) left.done->set();
   }
 }

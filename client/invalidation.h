@@ -16,10 +16,10 @@ namespace cairn::client {
 
 struct Invalidation {
   InodeId inode;
-  bool attributes = true;
   bool data = false;
   std::vector<std::string> names;    // entries of this directory
   std::shared_ptr<rpc::Event> done;  // set when delivered; may be null
+  std::function<void()> dropped;     // called once, when the kernel has nothing of it any more; may be empty
   std::vector<InodeId> unneeded;     // instead of all that: nobody needs these but the kernel
 };
 

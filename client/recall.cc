@@ -22,10 +22,31 @@ std::vector<std::string> names_of(const Inode& inode) {
   return names;
 }
 
+// All that the kernel has of an inode. Until it is dropped there, attributes are answered late, and never to
+// be kept: a read(2) that asks for them goes on with pages which may be from before.
+Invalidation everything(const InodeRef& inode, std::vector<std::string> names) {
+  {
+    std::lock_guard lock(inode->mutex);
+    ++inode->dropping;
+  }
+  Invalidation all;
+  all.inode = inode->id;
+  all.data = true;
+  all.names = std::move(names);
+  all.dropped = [inode] {
+    std::lock_guard lock(inode->mutex);
+    if (--inode->dropping == 0) inode->dropped.notify();
+  };
+  return all;
+}
+
 }  // namespace
 
 rpc::Task<Result<>> FileSystemImpl::invalidate(Invalidation what, Deadline deadline) {
-  if (!invalidations_.has_sink()) co_return Result<>{};
+  if (!invalidations_.has_sink()) {
+    if (what.dropped) what.dropped();
+    co_return Result<>{};
+  }
   auto done = std::make_shared<rpc::Event>(runtime_);
   what.done = done;
   invalidations_.push(std::move(what));
@@ -92,7 +113,9 @@ rpc::Task<Result<>> FileSystemImpl::recall_one(RecallItem item) {
   const Deadline deadline = context_.deadline();
   InodeRef inode = inodes_.find(item.inode);
   if (!inode) {
-    Invalidation unknown{item.inode, true, true, {}, nullptr};
+    Invalidation unknown;
+    unknown.inode = item.inode;
+    unknown.data = true;
     co_return co_await invalidate(std::move(unknown), deadline);
   }
   bool dirty = false, mapped = false;
@@ -103,8 +126,7 @@ rpc::Task<Result<>> FileSystemImpl::recall_one(RecallItem item) {
   }
   // Pages that a process changed through a mapping come out while they may still be written.
   if (mapped) {
-    Invalidation pages{item.inode, true, true, {}, nullptr};
-    auto out = co_await invalidate(std::move(pages), deadline);
+    auto out = co_await invalidate(everything(inode, {}), deadline);
     (void)out;
   }
   std::vector<std::string> names;
@@ -146,8 +168,7 @@ rpc::Task<Result<>> FileSystemImpl::recall_one(RecallItem item) {
     }
   }
   if (item.keep == Lease::kNone) {
-    Invalidation all{item.inode, true, true, std::move(names), nullptr};
-    auto told = co_await invalidate(std::move(all), deadline);
+    auto told = co_await invalidate(everything(inode, std::move(names)), deadline);
     if (!told)
       log_warn("kernel_not_told", "inode={} error={}", to_string(item.inode),
                log_quote(told.error().to_string()));
@@ -170,7 +191,7 @@ void FileSystemImpl::drop_shared() {
       names = names_of(*inode);
       InodeCache::drop(*inode);
     }
-    invalidations_.push({inode->id, true, true, std::move(names), nullptr});
+    invalidations_.push(everything(inode, std::move(names)));
   }
 }
 
@@ -185,7 +206,7 @@ void FileSystemImpl::session_ended(SessionId ended) {
       names = names_of(*inode);
       InodeCache::drop(*inode);
     }
-    invalidations_.push({inode->id, true, true, std::move(names), nullptr});
+    invalidations_.push(everything(inode, std::move(names)));
   }
 }
 

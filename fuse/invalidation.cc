@@ -96,13 +96,16 @@ Invalidation::~Invalidation() {
   wake_.notify_all();
   changed_.notify_all();
   for (auto& worker : workers_) worker.join();
+  for (const JobRef& left : queue_)
+    if (left->ended) left->ended();
 }
 
-void Invalidation::invalidate_inode(InodeId inode, bool data) {
+void Invalidation::invalidate_inode(InodeId inode, bool data, std::function<void()> dropped) {
   const int error = kernel_.drop_inode(inode, false);
   if (is_trouble(error)) log_warn("invalidation_failed", "errno={}", -error);
-  if (!data) return;
-  const JobRef job = add({.notify = [this, inode] { return kernel_.drop_inode(inode, true); }});
+  if (!data) return dropped();
+  const JobRef job =
+      add({.notify = [this, inode] { return kernel_.drop_inode(inode, true); }, .ended = std::move(dropped)});
   std::unique_lock lock(mutex_);
   if (!wait(lock, job, options_.patience)) ++given_up_;
 }
@@ -157,6 +160,8 @@ Invalidation::JobRef Invalidation::add(Job job) {
   changed_.wait_for(lock, options_.patience, [&] { return stopping_ || queue_.size() < options_.queue_max; });
   if (stopping_) {
     shared->done = true;
+    lock.unlock();
+    if (shared->ended) shared->ended();
     return shared;
   }
   queue_.push_back(shared);
@@ -178,6 +183,7 @@ void Invalidation::work() {
     lock.unlock();
     const int error = job->notify();
     if (is_trouble(error)) log_warn("invalidation_failed", "errno={}", -error);
+    if (job->ended) job->ended();
     lock.lock();
     job->done = true;
     if (job->late && --stuck_[job->parent] == 0) stuck_.erase(job->parent);

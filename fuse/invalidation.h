@@ -15,8 +15,8 @@
 //    the name may be served until the local operation has ended, or its timeout, which never exceeds the
 //    lease.
 //  - Data: the attributes go first, which takes no locks. From then on read(2) asks for them before it uses
-//    cached pages, and drops all pages when mtime or size differ. Only pages that are mapped may be served
-//    until the local operation has ended.
+//    cached pages, and the client does not answer before the pages are dropped. Only pages that are mapped
+//    may be served until the local operation has ended.
 // The notification itself ends when the local operation has.
 //
 // Several workers, so that notifications that wait do not hold up others. The queue is bounded: a full one
@@ -66,7 +66,7 @@ class Invalidation final : public InvalidationSink {
   ~Invalidation() override;  // detach it from the client first
   Invalidation(const Invalidation&) = delete;
 
-  void invalidate_inode(InodeId inode, bool data) override;
+  void invalidate_inode(InodeId inode, bool data, std::function<void()> dropped) override;
   void invalidate_entry(InodeId parent, std::string_view name) override;
   void release_inodes(const std::vector<InodeId>& inodes) override;
   // Calls that returned before the kernel had answered.
@@ -75,7 +75,8 @@ class Invalidation final : public InvalidationSink {
  private:
   struct Job {
     std::function<int()> notify;
-    InodeId parent;  // of a name
+    std::function<void()> ended;  // called when it is done; may be empty
+    InodeId parent;               // of a name
     bool done = false;
     bool late = false;  // its caller did not wait for the end
   };

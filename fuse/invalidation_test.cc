@@ -61,9 +61,9 @@ constexpr auto kLong = std::chrono::minutes(5);  // never passes
 TEST(Invalidation, ReturnsWhenTheKernelHasDroppedIt) {
   FakeKernel kernel;
   Invalidation invalidation(kernel, {.patience = kLong});
-  invalidation.invalidate_inode(InodeId(5), true);
+  invalidation.invalidate_inode(InodeId(5), true, [] {});
   EXPECT_EQ(kernel.told(), (std::vector<std::string>{"inode 5", "inode 5 data"}));
-  invalidation.invalidate_inode(InodeId(6), false);
+  invalidation.invalidate_inode(InodeId(6), false, [] {});
   invalidation.invalidate_entry(InodeId(1), "x");
   EXPECT_EQ(kernel.told().size(), 4u);
   EXPECT_EQ(kernel.told().back(), "entry 1 x");
@@ -101,11 +101,15 @@ TEST(Invalidation, StuckNotificationHoldsNobodyUp) {
 TEST(Invalidation, StuckPagesHoldNobodyUp) {
   FakeKernel kernel;
   Invalidation invalidation(kernel, {.patience = std::chrono::milliseconds(20)});
-  invalidation.invalidate_inode(InodeId(13), true);
+  std::atomic<bool> dropped{false};
+  invalidation.invalidate_inode(InodeId(13), true, [&] { dropped = true; });
+  EXPECT_FALSE(dropped);
   EXPECT_EQ(kernel.told(), std::vector<std::string>{"inode 13"});
   EXPECT_EQ(invalidation.given_up(), 1u);
   EXPECT_EQ(kernel.distrusted_, 0);
   kernel.let_go();
+  while (!dropped) std::this_thread::yield();
+  EXPECT_EQ(kernel.told().back(), "inode 13 data");
 }
 
 // Kernels that can't distrust names: the caller waits longer.
@@ -136,7 +140,7 @@ TEST(Invalidation, FullQueueBlocksWithinPatience) {
     EXPECT_EQ(kernel.distrusted_, 4);
     kernel.let_go();
     while (kernel.told().size() < 4) std::this_thread::yield();  // told late, but told
-    invalidation.invalidate_inode(InodeId(9), false);
+    invalidation.invalidate_inode(InodeId(9), false, [] {});
     EXPECT_EQ(kernel.told().back(), "inode 9");
   }
 }

@@ -400,7 +400,7 @@ TEST_F(MountTest, InvalidationShowsNewDataAndAttributes) {
   const InodeId inode = files_->inode_of("f");
   files_->write_elsewhere(inode, "new and longer");
   EXPECT_EQ(read_file("f"), "old") << "cached: the lease says so";
-  files_->sink()->invalidate_inode(inode, true);
+  files_->sink()->invalidate_inode(inode, true, [] {});
   EXPECT_EQ(read_file("f"), "new and longer");
   struct stat st {};
   ASSERT_EQ(::stat(at("f").c_str(), &st), 0);
@@ -414,7 +414,7 @@ TEST_F(MountTest, InvalidationShowsNewNames) {
   EXPECT_EQ(::access(at("a").c_str(), F_OK), 0) << "cached: the lease says so";
   files_->sink()->invalidate_entry(kRootInode, "a");
   files_->sink()->invalidate_entry(kRootInode, "b");
-  files_->sink()->invalidate_inode(kRootInode, true);
+  files_->sink()->invalidate_inode(kRootInode, true, [] {});
   EXPECT_EQ(::access(at("a").c_str(), F_OK), -1);
   EXPECT_EQ(::access(at("b").c_str(), F_OK), 0);
   Fd dir(::open(mountpoint_.c_str(), O_RDONLY | O_DIRECTORY));
