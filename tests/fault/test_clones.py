@@ -36,7 +36,19 @@ def used(c):
     return sum(s["used_bytes"] for s in c.status()["servers"])
 
 
+def chunks(c):
+    return sum(target["chunks"] for s in c.servers() for target in s["targets"])
+
+
 class Clones(unittest.TestCase):
+    def check_nothing_is_left(self, c, mnt):
+        """Whatever died when: with the last file the last chunk goes."""
+        wait_for("the chunks are counted", lambda: chunks(c) > 0)
+        for name in os.listdir(mnt):
+            os.unlink(mnt / name)
+        c.cairn("trash", "empty", "/", "--yes")
+        wait_for("no chunk is left", lambda: chunks(c) == 0, timeout=90)
+
     def check(self, path, expected):
         got = path.read_bytes()
         self.assertEqual(len(got), len(expected), path)
@@ -80,6 +92,7 @@ class Clones(unittest.TestCase):
             self.check(c.mnt / "source", source)
             for n, expected in clones.items():
                 self.check(c.mnt / f"clone{n}", expected)
+            self.check_nothing_is_left(c, c.mnt)
 
     def test_a_mount_dies_with_half_written_copies(self):
         """Bytes that were not synced are there or not, a write at a time; nothing else changes, in no file."""
@@ -115,6 +128,7 @@ class Clones(unittest.TestCase):
             c.umount(other)
             c.mount(other)
             self.check(other / "clone", expected)
+            self.check_nothing_is_left(c, other)
 
     def test_space_is_shared_and_comes_back(self):
         with Cluster(chunkservers=1, replicas=1, mount=True) as c:
