@@ -442,7 +442,8 @@ rpc::Task<bool> WriteBack::return_room(Deadline deadline) {
   co_return done.has_value();
 }
 
-rpc::Task<Result<>> WriteBack::extend_bound(InodeRef inode, std::uint64_t index, Deadline deadline) {
+rpc::Task<Result<>> WriteBack::extend_bound(InodeRef inode, std::uint64_t index, Deadline deadline,
+                                            bool ahead) {
   for (;;) {
     std::shared_ptr<rpc::Event> settled;
     std::uint64_t generation = 0, wanted = 0;
@@ -469,6 +470,7 @@ rpc::Task<Result<>> WriteBack::extend_bound(InodeRef inode, std::uint64_t index,
           body.setInode(id.value());
           body.setGeneration(generation);
           body.setBound(wanted);
+          body.setNeeded(ahead ? 0 : index + 1);
         };
     auto reply = co_await context_.session.mutate<rpc::method::ExtendBound>(std::move(fill), deadline,
                                                                             nullptr, session);
@@ -489,7 +491,7 @@ rpc::Task<Result<>> WriteBack::extend_bound(InodeRef inode, std::uint64_t index,
 
 rpc::Task<> WriteBack::extend_ahead(InodeRef inode, std::uint64_t index) {
   const std::uint64_t wanted = std::min(kChunksMax - 1, index + 2 * context_.options.parallel_chunks);
-  auto extended = co_await extend_bound(inode, wanted, context_.deadline());
+  auto extended = co_await extend_bound(inode, wanted, context_.deadline(), true);
   // Who really needs the bound asks again and reports the failure.
   if (!extended)
     log_debug("extend_bound", "inode={} error={}", to_string(inode->id),

@@ -71,7 +71,8 @@ class WriteBack {
   rpc::Task<Result<>> flush_chunk(InodeRef inode, std::uint64_t index, Durable durable, Deadline deadline);
   // False: nothing was done, because the file is being made empty.
   rpc::Task<Result<bool>> store(InodeRef inode, std::uint64_t index, Durable durable, Deadline deadline);
-  rpc::Task<Result<>> extend_bound(InodeRef inode, std::uint64_t index, Deadline deadline);
+  rpc::Task<Result<>> extend_bound(InodeRef inode, std::uint64_t index, Deadline deadline,
+                                   bool ahead = false);
   rpc::Task<Result<>> ask_allowance(InodeRef inode, std::uint64_t bytes, Deadline deadline);
   rpc::Task<> extend_ahead(InodeRef inode, std::uint64_t index);
   void kept(const InodeRef& inode, const Error& error);

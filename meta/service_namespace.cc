@@ -234,7 +234,7 @@ rpc::Task<MetaService::Reply> MetaService::report(const rpc::Request& request) {
 rpc::Task<MetaService::Reply> MetaService::extend_bound(const rpc::Request& request) {
   auto body = request.body<rpc::method::ExtendBound>();
   const ops::ExtendBoundArgs args{InodeId(body.getInode()), LeaseGeneration(body.getGeneration()),
-                                  body.getBound(), body.getBytes()};
+                                  body.getBound(), body.getBytes(), body.getNeeded()};
   return mutate<rpc::method::ExtendBound>(
       request, body.getMutation(),
       [args](ops::Env& env, OpGate&, schema::ExtendBoundReply::Builder out) -> Result<> {

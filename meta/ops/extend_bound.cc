@@ -15,11 +15,13 @@ Result<> raise_bound(Env& env, const ExtendBoundArgs& args, InodeRecord& inode) 
     space.available_bytes += counters.trash_bytes;  // goes when its space is needed
   }
   if (space.known && space.total_bytes > 0 && wanted > space.available_bytes) {
-    // A client asks ahead in large steps; near the end it gets what one chunk needs.
+    // A client asks ahead in large steps; near the end it gets what one chunk needs, which may lie far
+    // behind.
     if (inode.chunk_size() > space.available_bytes) {
       return fail(Code::kNoSpace, "the cluster has " + std::to_string(space.available_bytes) + " bytes left");
     }
-    inode.bound += space.available_bytes / inode.chunk_size();
+    inode.bound =
+        std::max(inode.bound + space.available_bytes / inode.chunk_size(), std::min(args.needed, args.bound));
   } else {
     inode.bound = args.bound;
   }

@@ -117,7 +117,8 @@ struct ExtendBoundArgs {
   InodeId inode;
   LeaseGeneration generation;
   std::uint64_t bound = 0;
-  std::uint64_t bytes = 0;  // allocated bytes that the file is to have
+  std::uint64_t bytes = 0;   // allocated bytes that the file is to have
+  std::uint64_t needed = 0;  // at most `bound`: given though there is less space, as long as a chunk fits
 };
 struct ExtendBoundResult {
   std::uint64_t bound = 0;

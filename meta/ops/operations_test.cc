@@ -306,16 +306,19 @@ TEST_F(OperationsTest, TruncationToZeroTakesAFreshDataId) {
 
 TEST_F(OperationsTest, BoundNeedsSpace) {
   const auto file = make(kRootInode, "f", S_IFREG | 0644, true);
-  const auto extend = [&](std::uint64_t bound) {
+  const auto extend = [&](std::uint64_t bound, std::uint64_t needed = 0) {
     return run([&](ops::Env& env) {
-      return ops::extend_bound(env, {file.inode.id, *file.exclusive, bound});
+      return ops::extend_bound(env, {file.inode.id, *file.exclusive, bound, 0, needed});
     });
   };
   runner_.cluster.set_space({1 << 20, 2 * kChunk, false});
   EXPECT_EQ(extend(100)->bound, 3u);  // asked for much, gets what there is
+  // Found by a copy of a sparse file: a chunk far behind the others needs no more room than they.
+  EXPECT_EQ(extend(2000, 1001)->bound, 1001u);
+  EXPECT_EQ(extend(2000, 1002)->bound, 1003u);
   runner_.cluster.set_space({1 << 20, 10, false});
-  EXPECT_EQ(extend(100).error().code(), Code::kNoSpace);
-  EXPECT_EQ(extend(2)->bound, 3u);
+  EXPECT_EQ(extend(2000, 1500).error().code(), Code::kNoSpace);
+  EXPECT_EQ(extend(2)->bound, 1003u);
 }
 
 // Just after a start, room that nobody has told of yet is not room that is missing: fallocate failed, and df

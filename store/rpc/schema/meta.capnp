@@ -142,7 +142,15 @@ struct ReportRequest {
 }
 struct ReportReply { codes @0 :List(UInt16); }   # one an item; leaseLost: this session does not hold it any more
 # bytes: the file wants to have so many allocated bytes (0: not asked); quotaExceeded if a quota above it does not allow them.
-struct ExtendBoundRequest { mutation @0 :Mutation; inode @1 :UInt64; generation @2 :UInt64; bound @3 :UInt64; bytes @4 :UInt64; }
+# needed: a bound below it is of no use (0: any is), however little space there is: what lies between may stay holes.
+struct ExtendBoundRequest {
+  mutation @0 :Mutation;
+  inode @1 :UInt64;
+  generation @2 :UInt64;
+  bound @3 :UInt64;
+  bytes @4 :UInt64;
+  needed @5 :UInt64;
+}
 struct ExtendBoundReply { bound @0 :UInt64; limited @1 :Bool; bytesMax @2 :UInt64; }  # the latter as in Layout
 # Chunks of the source become chunks of the target too, which holds them frozen. The session holds the target exclusively, and
 # the source too while that has such chunks in its own layer; what it wrote to both is synced and reported. range: copy.
