@@ -130,6 +130,34 @@ class Clones(unittest.TestCase):
             self.check(other / "clone", expected)
             self.check_nothing_is_left(c, other)
 
+    def test_what_one_host_writes_another_copies(self):
+        """Nothing is synced: who copies gets what write() returned, on any host, and later writes stay apart."""
+        with Cluster(chunkservers=2, mount=True) as c:
+            other = c.folder / "mnt2"
+            c.mount(other)
+            source = bytearray(pattern(8, 2 * CHUNK + 777))
+            with open(c.mnt / "source", "wb", buffering=0) as f:
+                f.write(source)
+                expected = {"source": source}
+
+                def write(where, name, offset, data):
+                    write_at(where / name, offset, data, sync=False)
+                    expected[name][offset:offset + len(data)] = data
+
+                for n in range(4):
+                    here, there = (c.mnt, other) if n % 2 else (other, c.mnt)
+                    self.assertEqual(copy(here / "source", here / f"copy{n}"), len(source))
+                    expected[f"copy{n}"] = bytearray(source)
+                    write(there, f"copy{n}", CHUNK - 3, b"written there")
+                    write(here, f"copy{n}", CHUNK + 3, b"written here")
+                    write(there, "source", n, b"and here")
+                    self.assertEqual(copy(there / f"copy{n}", there / f"again{n}"), len(source))
+                    expected[f"again{n}"] = bytearray(expected[f"copy{n}"])
+                    write(here, "source", 2 * CHUNK + n, b"at the end")
+            for where in (c.mnt, other):
+                for name, data in expected.items():
+                    self.check(where / name, data)
+
     def test_space_is_shared_and_comes_back(self):
         with Cluster(chunkservers=1, replicas=1, mount=True) as c:
             c.cairn("trash", "retention", c.mnt, "0")  # deleted files go at once
