@@ -15,6 +15,9 @@ struct Call {
   std::uint64_t value = 0;
   bool write = false;
   bool unknown = false;  // a write that failed: it may have happened, at any time from `begin` on
+  // A host whose own reads may show a write of its own before it has returned, and before others see it; -1:
+  // there is none.
+  int host = -1;
 };
 
 enum class Order {

@@ -156,6 +156,9 @@ void blocks(Round& round) {
       const std::size_t which = rng() % kAt.size();
       Call call;
       call.write = rng() % 3 == 0;
+      // The kernel puts the bytes of a write(2) into its pages before it asks the file system: who reads
+      // beside the writer may see them early.
+      call.host = static_cast<int>(static_cast<std::size_t>(w) % round.mounts());
       if (call.write) call.value = registers.fresh();
       call.begin = now_ns();
       const ssize_t n = call.write ? ::pwrite(file.get(), &call.value, 8, kAt[which])
