@@ -218,9 +218,11 @@ FileSystem::Task<std::string> FileSystemImpl::getxattr(InodeId id, std::string n
   if (auto known = try_getxattr(id, name)) co_return std::move(*known);
   InodeRef inode = inodes_.get(id);
   std::uint64_t serial = 0;
+  bool held = false;  // else the answer may be older than a lease that comes meanwhile
   {
     std::lock_guard lock(inode->mutex);
     serial = inode->lease_serial + inode->xattr_changes;
+    held = inodes_.usable(*inode);
   }
   std::function<void(schema::GetXattrRequest::Builder, std::uint64_t)> fill =
       [&](schema::GetXattrRequest::Builder body, std::uint64_t session) {
@@ -236,7 +238,8 @@ FileSystem::Task<std::string> FileSystemImpl::getxattr(InodeId id, std::string n
   }
   {
     std::lock_guard lock(inode->mutex);
-    if (inode->lease_serial + inode->xattr_changes == serial && inodes_.usable(*inode) && !inode->recalling)
+    if (held && inode->lease_serial + inode->xattr_changes == serial && inodes_.usable(*inode) &&
+        !inode->recalling)
       inode->xattrs.insert_or_assign(name, value);
   }
   if (!value) co_return fail(std::move(reply.error()));

@@ -21,9 +21,10 @@ rpc::Task<Result<FileSystemImpl::Listed>> FileSystemImpl::list_page(InodeRef dir
                                                                     Counted counted) {
   RequestMark mark(dir);
   Listed listed;
-  bool quiet = false;
+  bool quiet = false, held = false;
   {
     std::lock_guard lock(dir->mutex);
+    held = inodes_.usable(*dir);
     Directory& entries = dir->directory();
     listed.changes = entries.changes;
     listed.lease_serial = dir->lease_serial;
@@ -42,12 +43,12 @@ rpc::Task<Result<FileSystemImpl::Listed>> FileSystemImpl::list_page(InodeRef dir
   auto reply = co_await session_.query<rpc::method::ReadDir>(std::move(fill), context_.deadline(), &stamp);
   if (!reply) co_return fail(std::move(reply.error()));
   std::vector<std::optional<AttrRecord>> attrs;
-  std::vector<Grant> grants;
+  std::vector<Grant> granted;
   DirPage& page = listed.page;
   CO_TRYV(decoded("ReadDir", [&] {
     page.end = (*reply)->getEnd();
     page.parent = InodeId((*reply)->getParent());
-    grants = decode((*reply)->getGrants());
+    granted = decode((*reply)->getGrants());
     for (auto entry : (*reply)->getEntries()) {
       DirEntry& to = page.entries.emplace_back();
       to.name = std::string(rpc::text(entry.getName()));
@@ -58,12 +59,13 @@ rpc::Task<Result<FileSystemImpl::Listed>> FileSystemImpl::list_page(InodeRef dir
       if (plus && entry.getAttr().getInode() != 0) attrs.back() = decode(entry.getAttr());
     }
   }));
-  inodes_.take_grants(stamp, grants);
+  inodes_.take_grants(stamp, granted);
   Duration valid{0};
   {
     std::lock_guard lock(dir->mutex);
     Directory& entries = dir->directory();
-    listed.current = quiet && entries.changes == listed.changes && inodes_.usable(*dir);
+    listed.current = quiet && entries.changes == listed.changes && inodes_.usable(*dir) &&
+                     (held || grants(granted, dir->id));
     if (listed.current) {
       valid = inodes_.valid(*dir);
       for (const DirEntry& entry : page.entries) entries.entries.insert_or_assign(entry.name, entry.inode);

@@ -71,6 +71,9 @@ class InodeCache {
   std::deque<InodeId> order_;  // candidates for eviction, oldest first
 };
 
+// Among the leases that came with an answer is one of `inode`.
+bool grants(const std::vector<Grant>& grants, InodeId inode);
+
 // Under inode.mutex: bytes allocated to a file that is held exclusively, as the next reports will say them.
 std::uint64_t allocated_bytes(const Inode& inode);
 

@@ -13,6 +13,12 @@ namespace {
 constexpr std::size_t kNameBytesMax = 255;
 }
 
+// An answer without a grant, to what was asked while the inode was not held, may be older than a lease that
+// came with another answer meanwhile: others may have changed the inode between the two.
+bool grants(const std::vector<Grant>& grants, InodeId inode) {
+  return std::any_of(grants.begin(), grants.end(), [&](const Grant& grant) { return grant.inode == inode; });
+}
+
 // One change of one name, from before it is sent until its reply is applied.
 class FileSystemImpl::NameChange {
  public:
@@ -67,8 +73,8 @@ Entry FileSystemImpl::entry_of(Inode& inode, Counted counted) {
   return entry;
 }
 
-std::optional<Entry> FileSystemImpl::entry_from(const InodeRef& inode, const AttrRecord& reply, TimePoint sent,
-                                                Counted counted) {
+std::optional<Entry> FileSystemImpl::entry_from(const InodeRef& inode, const AttrRecord& reply,
+                                                TimePoint sent, Counted counted) {
   if (!inodes_.take_attr(*inode, reply, sent)) return std::nullopt;
   std::lock_guard lock(inode->mutex);
   Entry entry = entry_of(*inode, counted);
@@ -116,11 +122,12 @@ FileSystem::Task<Entry> FileSystemImpl::lookup(InodeId parent, std::string name,
   InodeRef dir = inodes_.get(parent);
   note_miss(dir);
   std::uint64_t changes = 0;
-  bool quiet = false;
+  bool quiet = false, held = false;
   {
     std::lock_guard lock(dir->mutex);
     changes = dir->directory().changes;
     quiet = dir->directory().changing.empty();
+    held = inodes_.usable(*dir);
   }
   RequestMark mark(dir);
   std::function<void(schema::LookupRequest::Builder, std::uint64_t)> fill =
@@ -142,7 +149,8 @@ FileSystem::Task<Entry> FileSystemImpl::lookup(InodeId parent, std::string name,
   {
     std::lock_guard lock(dir->mutex);
     Directory& entries = dir->directory();
-    const bool current = quiet && entries.changes == changes && inodes_.usable(*dir);
+    const bool current = quiet && entries.changes == changes && inodes_.usable(*dir) &&
+                         (held || grants(answer.second, parent));
     if (current) {
       entries.entries.insert_or_assign(name, child);
       valid = inodes_.valid(*dir);
@@ -248,8 +256,8 @@ rpc::Task<Result<FileSystemImpl::Made>> FileSystemImpl::make(Make what) {
       if (inode.session == stamp.session && inode.lease == Lease::kExclusive && !stamp.replayed) {
         made.open = true;
         // An existing file that was ours already is ahead of what the server knows.
-        const bool ours = !answer.created && inode.have_layout &&
-                          (!file.clean() || file.reporting || file.told_at >= sent);
+        const bool ours =
+            !answer.created && inode.have_layout && (!file.clean() || file.reporting || file.told_at >= sent);
         if (!ours && answer.layout.valid()) Leases::adopt(inode, file, answer.attr, answer.layout);
       }
       if (answer.created) file.meta_dirty = true;

@@ -34,6 +34,9 @@ void handle_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* attr, int to_se
   auto finish = [inode](fuse_req_t req, Result<Entry> entry) {
     if (req == nullptr) return;
     if (entry) {
+      // Not to be kept: unlike those of GETATTR, the kernel takes these also when it was told meanwhile that
+      // they are out of date.
+      entry->valid = Duration{0};
       reply_attr(req, *entry);
     } else {
       reply_error(req, {"setattr", inode, RangeMeans::kOffset, Missing::kInode}, entry.error());

@@ -101,13 +101,22 @@ Invalidation::~Invalidation() {
 }
 
 void Invalidation::invalidate_inode(InodeId inode, bool data, std::function<void()> dropped) {
-  const int error = kernel_.drop_inode(inode, false);
-  if (is_trouble(error)) log_warn("invalidation_failed", "errno={}", -error);
-  if (!data) return dropped();
+  const auto drop_attributes = [&] {
+    const int error = kernel_.drop_inode(inode, false);
+    if (is_trouble(error)) log_warn("invalidation_failed", "errno={}", -error);
+  };
+  if (!data) {
+    drop_attributes();
+    return dropped();
+  }
   const JobRef job =
       add({.notify = [this, inode] { return kernel_.drop_inode(inode, true); }, .ended = std::move(dropped)});
-  std::unique_lock lock(mutex_);
-  if (!wait(lock, job, options_.patience)) ++given_up_;
+  {
+    std::unique_lock lock(mutex_);
+    if (wait(lock, job, options_.patience)) return;
+    ++given_up_;
+  }
+  drop_attributes();  // perhaps it has not even begun
 }
 
 void Invalidation::invalidate_entry(InodeId parent, std::string_view name) {

@@ -14,9 +14,10 @@
 //    6.16; takes no locks): it asks again for each. Older kernels: after `patience_max` the call returns, and
 //    the name may be served until the local operation has ended, or its timeout, which never exceeds the
 //    lease.
-//  - Data: the attributes go first, which takes no locks. From then on read(2) asks for them before it uses
-//    cached pages, and the client does not answer before the pages are dropped. Only pages that are mapped
-//    may be served until the local operation has ended.
+//  - Data: with them the attributes go, which takes no locks. From then on read(2) asks for attributes before
+//    it uses cached pages, and the client does not answer before the pages are dropped. Only pages that are
+//    mapped may be served until the local operation has ended. (Attributes are not dropped once more before:
+//    each time the kernel ignores answers that are on their way, and with them a new size.)
 // The notification itself ends when the local operation has.
 //
 // Several workers, so that notifications that wait do not hold up others. The queue is bounded: a full one

@@ -113,7 +113,10 @@ void handle_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char* 
   FileSystem& files = frontend(req).files;
   const InodeId dir(parent);
   start<Entry>(req, Kind::kChange, "link", files.link(InodeId(ino), dir, name),
-               finish_entry("link", dir, files));
+               [finish = finish_entry("link", dir, files)](fuse_req_t req, Result<Entry> linked) {
+                 if (linked) linked->valid = Duration{0};  // see setattr
+                 finish(req, std::move(linked));
+               });
 }
 
 void handle_unlink(fuse_req_t req, fuse_ino_t parent, const char* name) {

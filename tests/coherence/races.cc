@@ -197,6 +197,7 @@ void attributes(Round& round) {
       const std::size_t which = rng() % 4;
       Call call;
       call.write = rng() % 3 == 0;
+      call.host = static_cast<int>(static_cast<std::size_t>(w) % round.mounts());  // as in blocks()
       if (call.write) call.value = registers.fresh();
       if (which == 3) {  // permission bits are few: written once each
         if (call.write) call.value = modes.fetch_add(1) + 1;
