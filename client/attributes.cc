@@ -63,7 +63,8 @@ rpc::Task<Result<Entry>> FileSystemImpl::refresh_attr(InodeRef inode, Counted co
              return std::pair(decode((*reply)->getAttr()), decode((*reply)->getGrants()));
            }));
     inodes_.take_grants(stamp, answer.second);
-    if (auto entry = entry_from(inode, answer.first, sent, counted)) co_return std::move(*entry);
+    if (auto entry = entry_from(inode, answer.first, sent, counted, granted(answer.second, inode->id)))
+      co_return std::move(*entry);
     if (deadline.passed(runtime_.clock()))
       co_return fail(Code::kTimeout, "inode " + to_string(inode->id) + " changed each time it was asked for");
   }
@@ -131,7 +132,7 @@ FileSystem::Task<Entry> FileSystemImpl::setattr(InodeId id, SetAttr change) {
     auto set = co_await set_size(context_, leases_, write_back_, reporter_, inode, change, Shrink::kYes,
                                  context_.deadline());
     if (!set) co_return fail(std::move(set.error()));
-    if (auto entry = entry_from(inode, *set, sent, Counted::kNo)) co_return std::move(*entry);
+    if (auto entry = entry_from(inode, *set, sent, Counted::kNo, Granted::kNo)) co_return std::move(*entry);
     auto entry = co_await refresh_attr(inode, Counted::kNo);
     co_return entry;
   }
@@ -165,7 +166,7 @@ FileSystem::Task<Entry> FileSystemImpl::setattr(InodeId id, SetAttr change) {
       if (!inode->no_xattrs) ++inode->xattr_changes;
     }
   }
-  if (auto entry = entry_from(inode, attr, sent, Counted::kNo)) co_return std::move(*entry);
+  if (auto entry = entry_from(inode, attr, sent, Counted::kNo, Granted::kNo)) co_return std::move(*entry);
   auto entry = co_await refresh_attr(inode, Counted::kNo);
   co_return entry;
 }
@@ -218,11 +219,9 @@ FileSystem::Task<std::string> FileSystemImpl::getxattr(InodeId id, std::string n
   if (auto known = try_getxattr(id, name)) co_return std::move(*known);
   InodeRef inode = inodes_.get(id);
   std::uint64_t serial = 0;
-  bool held = false;  // else the answer may be older than a lease that comes meanwhile
   {
     std::lock_guard lock(inode->mutex);
     serial = inode->lease_serial + inode->xattr_changes;
-    held = inodes_.usable(*inode);
   }
   std::function<void(schema::GetXattrRequest::Builder, std::uint64_t)> fill =
       [&](schema::GetXattrRequest::Builder body, std::uint64_t session) {
@@ -230,6 +229,7 @@ FileSystem::Task<std::string> FileSystemImpl::getxattr(InodeId id, std::string n
         body.setInode(id.value());
         body.setName(rpc::data(name));
       };
+  const TimePoint sent = runtime_.clock().now();
   auto reply = co_await session_.query<rpc::method::GetXattr>(std::move(fill), context_.deadline());
   if (!reply && reply.error().code() != Code::kNoAttribute) co_return fail(std::move(reply.error()));
   std::optional<std::string> value;
@@ -238,8 +238,8 @@ FileSystem::Task<std::string> FileSystemImpl::getxattr(InodeId id, std::string n
   }
   {
     std::lock_guard lock(inode->mutex);
-    if (held && inode->lease_serial + inode->xattr_changes == serial && inodes_.usable(*inode) &&
-        !inode->recalling)
+    if (inode->lease_serial + inode->xattr_changes == serial && !inode->recalling &&
+        inodes_.holds(*inode, sent, Granted::kNo))
       inode->xattrs.insert_or_assign(name, value);
   }
   if (!value) co_return fail(std::move(reply.error()));

@@ -21,10 +21,9 @@ rpc::Task<Result<FileSystemImpl::Listed>> FileSystemImpl::list_page(InodeRef dir
                                                                     Counted counted) {
   RequestMark mark(dir);
   Listed listed;
-  bool quiet = false, held = false;
+  bool quiet = false;
   {
     std::lock_guard lock(dir->mutex);
-    held = inodes_.usable(*dir);
     Directory& entries = dir->directory();
     listed.changes = entries.changes;
     listed.lease_serial = dir->lease_serial;
@@ -43,12 +42,12 @@ rpc::Task<Result<FileSystemImpl::Listed>> FileSystemImpl::list_page(InodeRef dir
   auto reply = co_await session_.query<rpc::method::ReadDir>(std::move(fill), context_.deadline(), &stamp);
   if (!reply) co_return fail(std::move(reply.error()));
   std::vector<std::optional<AttrRecord>> attrs;
-  std::vector<Grant> granted;
+  std::vector<Grant> grants;
   DirPage& page = listed.page;
   CO_TRYV(decoded("ReadDir", [&] {
     page.end = (*reply)->getEnd();
     page.parent = InodeId((*reply)->getParent());
-    granted = decode((*reply)->getGrants());
+    grants = decode((*reply)->getGrants());
     for (auto entry : (*reply)->getEntries()) {
       DirEntry& to = page.entries.emplace_back();
       to.name = std::string(rpc::text(entry.getName()));
@@ -59,13 +58,13 @@ rpc::Task<Result<FileSystemImpl::Listed>> FileSystemImpl::list_page(InodeRef dir
       if (plus && entry.getAttr().getInode() != 0) attrs.back() = decode(entry.getAttr());
     }
   }));
-  inodes_.take_grants(stamp, granted);
+  inodes_.take_grants(stamp, grants);
   Duration valid{0};
   {
     std::lock_guard lock(dir->mutex);
     Directory& entries = dir->directory();
-    listed.current = quiet && entries.changes == listed.changes && inodes_.usable(*dir) &&
-                     (held || grants(granted, dir->id));
+    listed.current =
+        quiet && entries.changes == listed.changes && inodes_.holds(*dir, sent, granted(grants, dir->id));
     if (listed.current) {
       valid = inodes_.valid(*dir);
       for (const DirEntry& entry : page.entries) entries.entries.insert_or_assign(entry.name, entry.inode);
@@ -74,7 +73,8 @@ rpc::Task<Result<FileSystemImpl::Listed>> FileSystemImpl::list_page(InodeRef dir
   }
   for (std::size_t i = 0; plus && i < page.entries.size(); ++i) {
     if (attrs[i]) {
-      auto entry = entry_from(inodes_.get(page.entries[i].inode), *attrs[i], sent, counted);
+      auto entry = entry_from(inodes_.get(page.entries[i].inode), *attrs[i], sent, counted,
+                              granted(grants, page.entries[i].inode));
       if (!entry) continue;  // looked up when it is wanted
       entry->valid = std::min(entry->valid, valid);
       page.entries[i].entry = std::move(*entry);

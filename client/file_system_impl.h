@@ -142,7 +142,7 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   rpc::Task<Result<Entry>> refresh_attr(InodeRef inode, Counted counted);
   // None: the reply, to a request of time `sent`, may be out of date (InodeCache::take_attr).
   std::optional<Entry> entry_from(const InodeRef& inode, const AttrRecord& reply, TimePoint sent,
-                                  Counted counted);
+                                  Counted counted, Granted granted);
   // A page of a directory. What it says is cached, as far as it is current.
   rpc::Task<Result<Listed>> list_page(InodeRef dir, std::uint64_t cookie, std::uint32_t limit, bool plus,
                                       Counted counted);
@@ -150,7 +150,8 @@ class FileSystemImpl final : public FileSystem, public LeaseHolder {
   void note_miss(const InodeRef& dir);
   rpc::Task<> fetch_entries(InodeRef dir, std::uint64_t count);
   // A directory after a change of ours; without attributes in the reply it is asked again when needed.
-  void directory_changed(const InodeRef& dir, const std::optional<AttrRecord>& attr);
+  void directory_changed(const InodeRef& dir, const std::optional<AttrRecord>& attr, TimePoint sent,
+                         Granted granted);
   // Its last name may have gone; kept: the inode is in the trash, and all that is dirty of it still counts.
   enum class Kept { kNo, kYes };
   void name_lost(const InodeRef& inode, Kept kept);

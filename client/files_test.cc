@@ -938,6 +938,18 @@ TEST(Files, TheKernelIsToldBeforeALeaseWithUnsavedBytesGoes) {
   one.fs.set_invalidation_sink(nullptr);
 }
 
+// Found by renames on three hosts: the kernel kept a new name for as long as the file's lease, though nobody
+// would tell it of changes of the directory, which was not held. Moved over another name, it hid later files.
+TEST(Files, ANameIsKeptOutsideOnlyWhileItsDirectoryIsHeld) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  const bool held = cluster.lease_of(kRootInode, client->session()) != Lease::kNone;
+  EXPECT_EQ(opened->entry.valid.count() > 0, held);
+}
+
 // Found by counters under file locks on two hosts: increments were lost. A local write held a page that was
 // to be dropped; when it ended, a reader beside it was served that page, because its attributes had come
 // meanwhile.

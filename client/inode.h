@@ -153,6 +153,7 @@ struct Inode {
   std::uint64_t generation = 0;    // of the exclusive lease
   SessionId session;               // which holds `lease`
   std::uint64_t lease_serial = 0;  // grows whenever the lease is lost
+  TimePoint lease_since;           // when the lease came that has been held since
   bool recalling = false;
   unsigned dropping = 0;  // the kernel was told to drop pages, and may still serve some
   Signal dropped;         // it has

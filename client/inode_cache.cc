@@ -82,13 +82,16 @@ void InodeCache::take_grants(const Stamp& stamp, const std::vector<Grant>& grant
       if (inode->lease != Lease::kNone) drop(*inode);
       inode->session = stamp.session;
     }
-    if (inode->lease == Lease::kNone) inode->no_xattrs = false;  // what it was then may have changed since
+    if (inode->lease == Lease::kNone) {
+      inode->no_xattrs = false;  // what it was then may have changed since
+      inode->lease_since = runtime_.clock().now();
+    }
     if (grant.kind == Lease::kExclusive) inode->generation = std::max(inode->generation, grant.generation);
     inode->lease = std::max(inode->lease, grant.kind);
   }
 }
 
-bool InodeCache::take_attr(Inode& inode, const AttrRecord& record, TimePoint sent) {
+bool InodeCache::take_attr(Inode& inode, const AttrRecord& record, TimePoint sent, Granted granted) {
   std::lock_guard lock(inode.mutex);
   if (inode.have_attr && record.change < inode.attr.change) return true;  // overtaken by a later reply
   const bool ours = inode.file != nullptr && inode.lease == Lease::kExclusive && inode.have_layout;
@@ -110,7 +113,8 @@ bool InodeCache::take_attr(Inode& inode, const AttrRecord& record, TimePoint sen
       inode.attr.attr.ctime_ns = std::max(before.ctime_ns, record.attr.ctime_ns);
     }
   }
-  inode.have_attr = true;
+  const bool of_lease = granted == Granted::kYes || inode.lease_since <= sent;
+  inode.have_attr = inode.have_attr || of_lease;
   return true;
 }
 

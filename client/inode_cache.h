@@ -13,6 +13,8 @@
 
 namespace cairn::client {
 
+enum class Granted { kNo, kYes };
+
 class InodeCache {
  public:
   InodeCache(rpc::Runtime& runtime, Session& session, std::size_t limit)
@@ -27,11 +29,19 @@ class InodeCache {
   // Attributes from the reply to a request of time `sent`. Size and times of a file written here stay ours.
   // `inode` need not be leased. False: the server may have answered before it took our last report of the
   // file, so that the answer is older than what was seen here; nothing is taken.
-  [[nodiscard]] bool take_attr(Inode& inode, const AttrRecord& record, TimePoint sent);
+  // Granted: a lease of the inode came with the reply. What was asked for before the lease came that is held
+  // now is the answer, but not cached.
+  [[nodiscard]] bool take_attr(Inode& inode, const AttrRecord& record, TimePoint sent, Granted granted);
 
   // Under inode.mutex: what is cached may be used.
   bool usable(const Inode& inode, Lease at_least = Lease::kShared) const {
     return inode.lease >= at_least && inode.session == session_.id() && session_.alive();
+  }
+  // Under inode.mutex: the answer to a request of time `sent` is of the lease that is held. One that brought
+  // no lease, asked for before the lease came, may be older: others may have changed the inode between the
+  // two.
+  bool holds(const Inode& inode, TimePoint sent, Granted granted) const {
+    return usable(inode) && (granted == Granted::kYes || inode.lease_since <= sent);
   }
   // Under inode.mutex: how long the kernel may keep what it is told now.
   Duration valid(const Inode& inode) const {
@@ -71,8 +81,8 @@ class InodeCache {
   std::deque<InodeId> order_;  // candidates for eviction, oldest first
 };
 
-// Among the leases that came with an answer is one of `inode`.
-bool grants(const std::vector<Grant>& grants, InodeId inode);
+// Whether among the leases that came with an answer is one of `inode`.
+Granted granted(const std::vector<Grant>& grants, InodeId inode);
 
 // Under inode.mutex: bytes allocated to a file that is held exclusively, as the next reports will say them.
 std::uint64_t allocated_bytes(const Inode& inode);

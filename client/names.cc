@@ -13,10 +13,10 @@ namespace {
 constexpr std::size_t kNameBytesMax = 255;
 }
 
-// An answer without a grant, to what was asked while the inode was not held, may be older than a lease that
-// came with another answer meanwhile: others may have changed the inode between the two.
-bool grants(const std::vector<Grant>& grants, InodeId inode) {
-  return std::any_of(grants.begin(), grants.end(), [&](const Grant& grant) { return grant.inode == inode; });
+Granted granted(const std::vector<Grant>& grants, InodeId inode) {
+  const bool found =
+      std::any_of(grants.begin(), grants.end(), [&](const Grant& grant) { return grant.inode == inode; });
+  return found ? Granted::kYes : Granted::kNo;
 }
 
 // One change of one name, from before it is sent until its reply is applied.
@@ -37,8 +37,9 @@ class FileSystemImpl::NameChange {
   NameChange(const NameChange&) = delete;
 
   enum class Valid { kNo, kYes };
-  // `now`: what the name leads to (none: nothing). `valid`: the directory is held.
-  void end(std::optional<InodeId> now, Valid valid) {
+  // `now`: what the name leads to (none: nothing). `valid`: the directory is held. True: the name is cached
+  // here, so that the kernel will be told when it changes.
+  bool end(std::optional<InodeId> now, Valid valid) {
     ended_ = true;
     std::lock_guard lock(dir_->mutex);
     --dir_->requests;
@@ -56,6 +57,7 @@ class FileSystemImpl::NameChange {
     } else {
       entries.entries.erase(name_);
     }
+    return known;
   }
 
  private:
@@ -74,8 +76,8 @@ Entry FileSystemImpl::entry_of(Inode& inode, Counted counted) {
 }
 
 std::optional<Entry> FileSystemImpl::entry_from(const InodeRef& inode, const AttrRecord& reply,
-                                                TimePoint sent, Counted counted) {
-  if (!inodes_.take_attr(*inode, reply, sent)) return std::nullopt;
+                                                TimePoint sent, Counted counted, Granted granted) {
+  if (!inodes_.take_attr(*inode, reply, sent, granted)) return std::nullopt;
   std::lock_guard lock(inode->mutex);
   Entry entry = entry_of(*inode, counted);
   // Not held: the answer is right now, and must not be cached, here or outside.
@@ -122,12 +124,11 @@ FileSystem::Task<Entry> FileSystemImpl::lookup(InodeId parent, std::string name,
   InodeRef dir = inodes_.get(parent);
   note_miss(dir);
   std::uint64_t changes = 0;
-  bool quiet = false, held = false;
+  bool quiet = false;
   {
     std::lock_guard lock(dir->mutex);
     changes = dir->directory().changes;
     quiet = dir->directory().changing.empty();
-    held = inodes_.usable(*dir);
   }
   RequestMark mark(dir);
   std::function<void(schema::LookupRequest::Builder, std::uint64_t)> fill =
@@ -149,8 +150,8 @@ FileSystem::Task<Entry> FileSystemImpl::lookup(InodeId parent, std::string name,
   {
     std::lock_guard lock(dir->mutex);
     Directory& entries = dir->directory();
-    const bool current = quiet && entries.changes == changes && inodes_.usable(*dir) &&
-                         (held || grants(answer.second, parent));
+    const bool current =
+        quiet && entries.changes == changes && inodes_.holds(*dir, sent, granted(answer.second, parent));
     if (current) {
       entries.entries.insert_or_assign(name, child);
       valid = inodes_.valid(*dir);
@@ -161,7 +162,7 @@ FileSystem::Task<Entry> FileSystemImpl::lookup(InodeId parent, std::string name,
     co_return fail(Code::kNotFound, "no such name in directory " + to_string(parent));
   }
   InodeRef inode = inodes_.get(child);
-  auto entry = entry_from(inode, answer.first, sent, Counted::kYes);
+  auto entry = entry_from(inode, answer.first, sent, Counted::kYes, granted(answer.second, inode->id));
   if (!entry) {
     auto fresh = co_await refresh_attr(inode, Counted::kYes);
     if (!fresh) co_return fresh;
@@ -179,9 +180,10 @@ void FileSystemImpl::forget(InodeId id, std::uint64_t count) {
   close_if_unreachable(inode);
 }
 
-void FileSystemImpl::directory_changed(const InodeRef& dir, const std::optional<AttrRecord>& attr) {
+void FileSystemImpl::directory_changed(const InodeRef& dir, const std::optional<AttrRecord>& attr,
+                                       TimePoint sent, Granted granted) {
   if (attr && attr->attr.inode == dir->id) {
-    const bool taken = inodes_.take_attr(*dir, *attr, runtime_.clock().now());
+    const bool taken = inodes_.take_attr(*dir, *attr, sent, granted);
     std::lock_guard lock(dir->mutex);
     if (!taken) dir->have_attr = false;
     if (!inodes_.usable(*dir)) dir->have_attr = dir->no_xattrs = false;
@@ -213,7 +215,7 @@ rpc::Task<Result<FileSystemImpl::Made>> FileSystemImpl::make(Make what) {
   Stamp stamp;
   auto reply = co_await session_.mutate<rpc::method::Make>(std::move(fill), context_.deadline(), &stamp);
   if (!reply) {
-    directory_changed(dir, std::nullopt);
+    directory_changed(dir, std::nullopt, sent, Granted::kNo);
     co_return fail(std::move(reply.error()));
   }
   struct Answer {
@@ -240,10 +242,10 @@ rpc::Task<Result<FileSystemImpl::Made>> FileSystemImpl::make(Make what) {
   bool held = false;
   {
     std::lock_guard lock(dir->mutex);
-    held = inodes_.usable(*dir);
+    held = inodes_.holds(*dir, sent, granted(answer.grants, dir->id));
   }
-  change.end(made.inode->id, held ? NameChange::Valid::kYes : NameChange::Valid::kNo);
-  directory_changed(dir, answer.parent);
+  const bool cached = change.end(made.inode->id, held ? NameChange::Valid::kYes : NameChange::Valid::kNo);
+  directory_changed(dir, answer.parent, sent, granted(answer.grants, dir->id));
   {
     std::lock_guard lock(made.inode->mutex);
     Inode& inode = *made.inode;
@@ -268,13 +270,16 @@ rpc::Task<Result<FileSystemImpl::Made>> FileSystemImpl::make(Make what) {
       if (S_ISLNK(what.mode)) inode.target = what.target;
     }
   }
-  auto entry = entry_from(made.inode, answer.attr, sent, Counted::kYes);
+  auto entry =
+      entry_from(made.inode, answer.attr, sent, Counted::kYes, granted(answer.grants, made.inode->id));
   if (!entry) {
     auto fresh = co_await refresh_attr(made.inode, Counted::kYes);
     if (!fresh) co_return fail(std::move(fresh.error()));
     entry = std::move(*fresh);
   }
   made.entry = std::move(*entry);
+  std::lock_guard lock(dir->mutex);
+  made.entry.valid = cached ? std::min(made.entry.valid, inodes_.valid(*dir)) : Duration{0};
   co_return made;
 }
 
@@ -357,9 +362,10 @@ rpc::Task<Result<>> FileSystemImpl::remove_name(InodeId parent, std::string name
     body.setUid(owner.uid);
     body.setSize(known_size(child));
   };
+  const TimePoint sent = runtime_.clock().now();
   auto reply = co_await session_.mutate<rpc::method::Remove>(std::move(fill), context_.deadline());
   if (!reply) {
-    directory_changed(dir, std::nullopt);
+    directory_changed(dir, std::nullopt, sent, Granted::kNo);
     co_return fail(std::move(reply.error()));
   }
   CO_TRY(auto attr, decoded("Remove", [&]() -> std::optional<AttrRecord> {
@@ -369,10 +375,10 @@ rpc::Task<Result<>> FileSystemImpl::remove_name(InodeId parent, std::string name
   bool held = false;
   {
     std::lock_guard lock(dir->mutex);
-    held = inodes_.usable(*dir);
+    held = inodes_.holds(*dir, sent, Granted::kNo);
   }
   change.end(InodeId{}, held ? NameChange::Valid::kYes : NameChange::Valid::kNo);
-  directory_changed(dir, attr);
+  directory_changed(dir, attr, sent, Granted::kNo);
   if (child) name_lost(child, (*reply)->getKept() ? Kept::kYes : Kept::kNo);
   co_return Result<>{};
 }
@@ -410,10 +416,11 @@ FileSystem::Task<void> FileSystemImpl::rename(InodeId parent, std::string name, 
     body.setGid(owner.gid);
     body.setSize(known_size(replaced.valid() && replaced != moved ? inodes_.find(replaced) : nullptr));
   };
+  const TimePoint sent = runtime_.clock().now();
   auto reply = co_await session_.mutate<rpc::method::Rename>(std::move(fill), context_.deadline());
   if (!reply) {
-    directory_changed(from, std::nullopt);
-    directory_changed(to, std::nullopt);
+    directory_changed(from, std::nullopt, sent, Granted::kNo);
+    directory_changed(to, std::nullopt, sent, Granted::kNo);
     co_return fail(std::move(reply.error()));
   }
   std::optional<AttrRecord> from_attr, to_attr;
@@ -423,7 +430,7 @@ FileSystem::Task<void> FileSystemImpl::rename(InodeId parent, std::string name, 
   }));
   const auto valid = [&](const InodeRef& dir) {
     std::lock_guard lock(dir->mutex);
-    return inodes_.usable(*dir) ? NameChange::Valid::kYes : NameChange::Valid::kNo;
+    return inodes_.holds(*dir, sent, Granted::kNo) ? NameChange::Valid::kYes : NameChange::Valid::kNo;
   };
   const bool exchange = (flags & kExchange) != 0;
   // An inode that was not cached is not known by number: its name is looked up again.
@@ -435,10 +442,11 @@ FileSystem::Task<void> FileSystemImpl::rename(InodeId parent, std::string name, 
   old_change.end(left_behind, valid(from));
   new_change.end(leads_to(moved), valid(to));
   if (from_attr && from_attr->attr.inode == from->id)
-    directory_changed(from, from_attr);
+    directory_changed(from, from_attr, sent, Granted::kNo);
   else
-    directory_changed(from, std::nullopt);
-  if (from != to || to_attr) directory_changed(to, to_attr ? to_attr : from == to ? from_attr : std::nullopt);
+    directory_changed(from, std::nullopt, sent, Granted::kNo);
+  if (from != to || to_attr)
+    directory_changed(to, to_attr ? to_attr : from == to ? from_attr : std::nullopt, sent, Granted::kNo);
   if (InodeRef inode = moved.valid() ? inodes_.find(moved) : nullptr) {
     std::lock_guard lock(inode->mutex);
     if (inode->file && inodes_.usable(*inode, Lease::kExclusive)) {
@@ -472,7 +480,7 @@ FileSystem::Task<Entry> FileSystemImpl::link(InodeId id, InodeId parent, std::st
   Stamp stamp;
   auto reply = co_await session_.mutate<rpc::method::Link>(std::move(fill), context_.deadline(), &stamp);
   if (!reply) {
-    directory_changed(dir, std::nullopt);
+    directory_changed(dir, std::nullopt, sent, Granted::kNo);
     co_return fail(std::move(reply.error()));
   }
   std::optional<AttrRecord> parent_attr;
@@ -484,12 +492,13 @@ FileSystem::Task<Entry> FileSystemImpl::link(InodeId id, InodeId parent, std::st
   bool held = false;
   {
     std::lock_guard lock(dir->mutex);
-    held = inodes_.usable(*dir);
+    held = inodes_.holds(*dir, sent, granted(answer.second, dir->id));
   }
   change.end(id, held ? NameChange::Valid::kYes : NameChange::Valid::kNo);
-  directory_changed(dir, parent_attr);
+  directory_changed(dir, parent_attr, sent, granted(answer.second, dir->id));
   InodeRef inode = inodes_.get(id);
-  if (auto entry = entry_from(inode, answer.first, sent, Counted::kYes)) co_return std::move(*entry);
+  if (auto entry = entry_from(inode, answer.first, sent, Counted::kYes, granted(answer.second, inode->id)))
+    co_return std::move(*entry);
   auto entry = co_await refresh_attr(inode, Counted::kYes);
   co_return entry;
 }

@@ -15,7 +15,6 @@ struct Written {
   std::int64_t first_end = 0;   // the earliest end of its write and reads: by then it had been written
   std::int64_t last_begin = 0;  // the latest begin of these: until then it was there
   bool read = false;
-  int host = -1;
 };
 
 std::string at(std::int64_t begin, std::int64_t end) {
@@ -56,11 +55,11 @@ std::string check_atomic(const std::vector<Written>& values) {
 
 std::string check_register(const std::vector<Call>& calls, Order order) {
   std::map<std::uint64_t, Written> values;
-  values[0] = {0, 0, 0, 0, 0, false, -1};
+  values[0] = {0, 0, 0, 0, 0, false};
   for (const Call& call : calls) {
     if (!call.write) continue;
     const std::int64_t end = call.unknown ? kEver : call.end;
-    values[call.value] = {call.value, call.begin, end, end, call.begin, false, call.host};
+    values[call.value] = {call.value, call.begin, end, end, call.begin, false};
   }
   // For the regular check: until when a value is known to have been written over.
   std::vector<std::pair<std::int64_t, std::int64_t>> done;  // (end, latest begin so far) of writes that ended
@@ -85,7 +84,11 @@ std::string check_register(const std::vector<Call>& calls, Order order) {
              "), though another write that began at " + std::to_string(std::prev(before)->second / 1000) +
              " us had ended before the read";
     value.read = true;
-    if (call.host >= 0 && call.host == value.host && call.end < value.write_end) continue;
+    const bool beside = std::ranges::any_of(calls, [&](const Call& other) {
+      return call.host >= 0 && other.write && other.host == call.host && other.begin < call.end &&
+             (other.unknown || call.begin < other.end);
+    });
+    if (beside) continue;
     value.first_end = std::min(value.first_end, call.end);
     value.last_begin = std::max(value.last_begin, call.begin);
   }

@@ -15,8 +15,8 @@ struct Call {
   std::uint64_t value = 0;
   bool write = false;
   bool unknown = false;  // a write that failed: it may have happened, at any time from `begin` on
-  // A host whose own reads may show a write of its own before it has returned, and before others see it; -1:
-  // there is none.
+  // While a write of a host is under way, reads of that host may give the new value before others do, and the
+  // old one after others saw the new one; -1: not so.
   int host = -1;
 };
 

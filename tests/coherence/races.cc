@@ -308,7 +308,13 @@ void appends(Round& round) {
                             std::to_string(st.st_size));
         std::string got(static_cast<std::size_t>(st.st_size), '\0');
         const std::size_t from = seen.size() > 200'000 ? seen.size() - 200'000 : 0;
-        const ssize_t n = ::pread(file.get(), got.data() + from, got.size() - from, static_cast<off_t>(from));
+        // Linux drops the answer to a GETATTR that races with an invalidation: then read(2) ends at the size
+        // that the kernel knew before, and is to be repeated.
+        ssize_t n = -1;
+        for (int tries = 0; tries < 20 && n != static_cast<ssize_t>(got.size() - from); ++tries) {
+          n = ::pread(file.get(), got.data() + from, got.size() - from, static_cast<off_t>(from));
+          if (n < 0) break;
+        }
         if (n < 0) {
           if (!round.excused("pread", w)) return;
           continue;
