@@ -74,8 +74,15 @@ FileSystem::Task<Entry> FileSystemImpl::getattr(InodeId id) {
   if (auto known = try_getattr(id)) co_return std::move(*known);
   InodeRef inode = inodes_.get(id);
   CO_TRYV(co_await dropped(inode, context_.deadline()));
-  auto entry = co_await refresh_attr(std::move(inode), Counted::kNo);
-  co_return entry;
+  auto entry = co_await refresh_attr(inode, Counted::kNo);
+  if (entry || entry.error().code() != Code::kNotFound) co_return entry;
+  // A directory that another host removed, and a process here has open or works in: as on a local file system
+  // it is there, without names. (ESTALE would also be the answer to each call with a path below it.)
+  std::lock_guard lock(inode->mutex);
+  if (inode->lookups == 0 || !S_ISDIR(inode->attr.attr.mode)) co_return entry;
+  Entry removed{inode->attr.attr};
+  removed.attr.nlink = 0;
+  co_return removed;
 }
 
 // Times and permission bits of a file held exclusively are ours: they go with the next report.

@@ -950,6 +950,28 @@ TEST(Files, ANameIsKeptOutsideOnlyWhileItsDirectoryIsHeld) {
   EXPECT_EQ(opened->entry.valid.count() > 0, held);
 }
 
+// Found by the coherence checker: calls with a directory that another host had removed gave ESTALE, not
+// ENOENT.
+TEST(Files, ADirectoryRemovedElsewhereStillHasAttributes) {
+  FakeCluster cluster;
+  auto a = cluster.connect(), b = cluster.connect();
+  Files one(*a), two(*b);
+  Sink sink;
+  one.fs.set_invalidation_sink(&sink);
+  auto dir = one.mkdir("d");
+  ASSERT_TRUE(dir);
+  ASSERT_TRUE(two.fs.block_on<void>(two.fs.rmdir(kRootInode, "d")));
+  auto removed = one.getattr(dir->attr.inode);
+  ASSERT_TRUE(removed) << removed.error().to_string();
+  EXPECT_TRUE(S_ISDIR(removed->attr.mode));
+  EXPECT_EQ(removed->attr.nlink, 0u);
+  EXPECT_EQ(removed->valid.count(), 0);
+  EXPECT_EQ(one.lookup("x", dir->attr.inode).error().code(), Code::kNotFound);
+  one.fs.forget(dir->attr.inode, 1);
+  EXPECT_EQ(one.getattr(dir->attr.inode).error().code(), Code::kNotFound);
+  one.fs.set_invalidation_sink(nullptr);
+}
+
 // Found by counters under file locks on two hosts: increments were lost. A local write held a page that was
 // to be dropped; when it ended, a reader beside it was served that page, because its attributes had come
 // meanwhile.
