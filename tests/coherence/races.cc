@@ -61,7 +61,8 @@ class Round {
   // True: the call failed in a way that an outage explains. Any other failure fails the round.
   bool excused(const std::string& call, int w) {
     const int error = errno;
-    if (options_.may_fail && (error == ETIMEDOUT || error == EIO)) return true;
+    const bool away = error == ETIMEDOUT || error == EHOSTUNREACH || error == EHOSTDOWN;
+    if (options_.may_fail && (away || error == EIO)) return true;
     fail("mount " + std::to_string(static_cast<std::size_t>(w) % mounts()) + ": " + call + ": " +
          ::strerrorname_np(error));
     return false;
