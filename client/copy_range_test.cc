@@ -152,6 +152,28 @@ TEST_F(CopyRange, ALostReplyChangesNothing) {
   EXPECT_EQ(read(b, 0, 1 << 20), want_b);
 }
 
+// The chunk in which the file was to end had been copied up to there only: the server let go of the rest.
+TEST_F(CopyRange, ACutThatIsRefusedTakesNothing) {
+  const std::string bytes = varied(2 * kChunk);
+  const Handle a = create("a"), b = create("b");
+  write(a, 0, bytes);
+  ASSERT_EQ(copy(a, 0, b, 0, bytes.size()), bytes.size());
+  cluster_.on_request([](int, std::uint16_t method) {
+    return method == rpc::method::SetAttr::kNumber ? Fault::kNoSpace : Fault::kNone;
+  });
+  SetAttr change;
+  change.valid = kSetSize;
+  change.attr.size = kChunk + 1000;
+  auto cut = fs_.block_on<Entry>(fs_.setattr(b->inode->id, change));
+  ASSERT_FALSE(cut);
+  EXPECT_EQ(cut.error().code(), Code::kNoSpace);
+  EXPECT_TRUE(read(b, 0, 1 << 20) == bytes);
+  cluster_.on_request(nullptr);
+  ASSERT_TRUE(fs_.block_on<Entry>(fs_.setattr(b->inode->id, change)));
+  EXPECT_TRUE(read(b, 0, 1 << 20) == bytes.substr(0, kChunk + 1000));
+  EXPECT_TRUE(read(a, 0, 1 << 20) == bytes);
+}
+
 // A writer that died before it reported left a chunk in the file's own layer: nobody sees it, and the next
 // write there does not stand on it.
 TEST_F(CopyRange, AChunkThatWasNeverReportedIsNobodys) {

@@ -57,13 +57,8 @@ rpc::Task<Result<>> have_fewer_layers(FileContext& context, WriteBack& write_bac
   {
     std::lock_guard lock(inode->mutex);
     if (!inode->have_layout) co_return Result<>{};
-    const std::uint64_t chunk_size = inode->layout.chunk_size();
-    for (const std::uint64_t index : chunks_to_copy_up(inode->layout)) {
-      if (index * chunk_size >= inode->size()) continue;
-      const auto length =
-          static_cast<std::uint32_t>(std::min(chunk_size, inode->size() - index * chunk_size));
-      tasks.push_back(write_back.copy_up(inode, index, length, deadline));
-    }
+    for (const std::uint64_t index : chunks_to_copy_up(inode->layout))
+      tasks.push_back(write_back.copy_up(inode, index, deadline));
   }
   if (tasks.empty()) co_return Result<>{};
   CO_TRYV(co_await run_all(context.runtime, std::move(tasks), context.options.parallel_chunks));

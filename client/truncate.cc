@@ -115,7 +115,6 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
     RangeSet holes;
     bool shrinks = false;
     std::optional<std::uint64_t> boundary;  // a chunk that others share, in which the file will end
-    std::uint32_t within = 0;
     {
       std::lock_guard lock(inode->mutex);
       if (!context.inodes.usable(*inode, Lease::kExclusive) || inode->recalling || !inode->have_layout)
@@ -125,8 +124,7 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
       session = inode->session;
       shrinks = size < inode->size();
       const std::uint32_t chunk_size = inode->layout.chunk_size();
-      within = static_cast<std::uint32_t>(size % chunk_size);
-      if (shrinks && within != 0 && inode->layout.frozen_layer_of(size / chunk_size) != nullptr)
+      if (shrinks && size % chunk_size != 0 && inode->layout.frozen_layer_of(size / chunk_size) != nullptr)
         boundary = size / chunk_size;
       cut.take(size);
     }
@@ -134,7 +132,8 @@ rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, Wri
     auto flushed = co_await write_back.flush(inode, Durable::kNo, deadline);
     if (!flushed) co_return fail(flushed.error());
     if (boundary) {
-      auto copied = co_await write_back.copy_up(inode, *boundary, within, deadline);
+      // All of it: the file may stay as long as it is.
+      auto copied = co_await write_back.copy_up(inode, *boundary, deadline);
       if (!copied) co_return fail(copied.error().with("cutting inode " + to_string(inode->id)));
     }
     {

@@ -500,14 +500,18 @@ rpc::Task<> WriteBack::extend_ahead(InodeRef inode, std::uint64_t index) {
 
 // --- shared chunks ---
 
-rpc::Task<Result<>> WriteBack::copy_up(InodeRef inode, std::uint64_t index, std::uint32_t length,
-                                       Deadline deadline) {
+rpc::Task<Result<>> WriteBack::copy_up(InodeRef inode, std::uint64_t index, Deadline deadline) {
   CO_TRYV(co_await extend_bound(inode, index, deadline));
   ChunkTarget shared;
   ChunkWrite write;
+  std::uint32_t length = 0;
   {
     std::lock_guard lock(inode->mutex);
     if (!inode->have_layout || inode->layout.frozen_layer_of(index) == nullptr) co_return Result<>{};
+    const std::uint64_t chunk_size = inode->layout.chunk_size();
+    const std::uint64_t base = index * chunk_size;
+    if (base >= inode->size()) co_return Result<>{};
+    length = static_cast<std::uint32_t>(std::min(chunk_size, inode->size() - base));
     shared = read_target(*inode, index);
     write.target = write_target(*inode, index);
   }

@@ -36,9 +36,9 @@ class WriteBack {
   rpc::Task<Result<>> flush(InodeRef inode, Durable durable, Deadline deadline);
   // fsync: all bytes written before are synced, and size and times journaled durably.
   rpc::Task<Result<>> make_durable(InodeRef inode, bool data_only, Deadline deadline);
-  // Nothing of the chunk is dirty, and no new bytes come in: if others share it, its first `length` bytes go
-  // into the file's own layer, durably; to be reported.
-  rpc::Task<Result<>> copy_up(InodeRef inode, std::uint64_t index, std::uint32_t length, Deadline deadline);
+  // Nothing of the chunk is dirty, and no new bytes come in: if others share it, all that the file has of it
+  // goes into the file's own layer, durably; to be reported.
+  rpc::Task<Result<>> copy_up(InodeRef inode, std::uint64_t index, Deadline deadline);
   // Waits until no chunk is on its way.
   rpc::Task<Result<>> settle(InodeRef inode, Deadline deadline);
 
