@@ -174,6 +174,47 @@ TEST_F(CopyRange, ACutThatIsRefusedTakesNothing) {
   EXPECT_TRUE(read(a, 0, 1 << 20) == bytes);
 }
 
+// The source is held exclusively when the server refuses, and can still be read.
+TEST_F(CopyRange, WhatCannotBeSharedIsCopied) {
+  const std::string bytes = varied(2 * kChunk + 5);
+  const Handle a = create("a"), b = create("b"), c = create("c");
+  write(a, 0, bytes);
+  auto fault = std::make_shared<std::atomic<Fault>>(Fault::kRange);
+  cluster_.on_request([fault](int, std::uint16_t method) {
+    return method == rpc::method::ShareChunks::kNumber ? fault->load() : Fault::kNone;
+  });
+  cluster_.reset_counts();
+  EXPECT_EQ(copy(a, 0, b, 0, bytes.size()), bytes.size());
+  EXPECT_EQ(cluster_.requests(rpc::method::Open::kNumber), 0u) << "nothing has changed";
+  EXPECT_EQ(read(b, 0, 1 << 20), bytes);
+  *fault = Fault::kNoSpace;
+  auto full = fs_.block_on<std::uint64_t>(fs_.copy_range(a, 0, c, 0, bytes.size()));
+  ASSERT_FALSE(full);
+  EXPECT_EQ(full.error().code(), Code::kNoSpace);
+  EXPECT_EQ(read(a, 0, 1 << 20), bytes);
+  EXPECT_EQ(read(c, 0, 1 << 20), "");
+}
+
+TEST_F(CopyRange, AnAnswerThatNeverCameMayHaveBeenYes) {
+  const std::string bytes = varied(2 * kChunk + 5);
+  const Handle a = create("a"), b = create("b");
+  write(a, 0, bytes);
+  cluster_.on_request([](int, std::uint16_t method) {
+    return method == rpc::method::ShareChunks::kNumber ? Fault::kTimeout : Fault::kNone;
+  });
+  auto lost = fs_.block_on<std::uint64_t>(fs_.copy_range(a, 0, b, 0, bytes.size()));
+  ASSERT_FALSE(lost);
+  EXPECT_EQ(lost.error().code(), Code::kTimeout);
+  EXPECT_EQ(read(a, 0, 1 << 20), bytes);
+  // The old bytes are frozen now.
+  write(a, 1, "a");
+  sync(a);
+  EXPECT_EQ(read(b, 0, 1 << 20), bytes);
+  std::string expected = bytes;
+  expected[1] = 'a';
+  EXPECT_EQ(read(a, 0, 1 << 20), expected);
+}
+
 // A writer that died before it reported left a chunk in the file's own layer: nobody sees it, and the next
 // write there does not stand on it.
 TEST_F(CopyRange, AChunkThatWasNeverReportedIsNobodys) {

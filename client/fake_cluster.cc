@@ -448,11 +448,13 @@ Task<Result<OutMessage>> FakeCluster::State::MetaService::handle(Request request
   const Fault fault = state.count(-1, request.method);
   if (fault == Fault::kUnavailable) co_return fail(Code::kUnavailable, "told to refuse");
   if (fault == Fault::kNoSpace) co_return fail(Code::kNoSpace, "told to be full");
+  if (fault == Fault::kRange) co_return fail(Code::kRange, "told to refuse");
   if (fault == Fault::kLoseRequest) {
     request.peer->close("told to lose the request");
     co_return fail(Code::kUnavailable, "lost");
   }
   auto reply = co_await state.serve_meta(request, SessionId{});
+  if (fault == Fault::kTimeout) co_return fail(Code::kTimeout, "told to take too long");
   if (fault == Fault::kLoseReply) {
     request.peer->close("told to lose the reply");
     co_return fail(Code::kUnavailable, "lost");

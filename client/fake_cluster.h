@@ -18,6 +18,8 @@ enum class Fault {
   kNone,
   kUnavailable,  // refused before anything happened
   kNoSpace,      // likewise, for good
+  kRange,        // likewise
+  kTimeout,      // carried out by the metadata server, which says that the time was over
   kLoseReply,    // carried out; the connection breaks before the reply
   kLoseRequest,  // the connection breaks before it is carried out
 };

@@ -53,16 +53,20 @@ rpc::Task<Result<>> Leases::ensure(InodeRef inode, Lease lease, Deadline deadlin
       auto turn = co_await inode->file->acquiring.take(1, deadline);
       if (!turn) co_return fail(turn.error().with("waiting for the lease of inode " + to_string(inode->id)));
       bool have = false, counted = false;
+      Lease wanted = lease;
       {
         std::lock_guard lock(inode->mutex);
         have = held(*inode, lease);
+        // Held exclusively, and only the layout is missing: it must be one to write with.
+        if (!inode->have_layout && inode->session == context_.session.id())
+          wanted = std::max(lease, inode->lease);
         counted = inode->file->server_opens != 0 && inode->session == context_.session.id();
         if (inode->recalling) continue;
       }
-      if (!have && counted && lease == Lease::kShared) {
+      if (!have && counted && wanted == Lease::kShared) {
         CO_TRYV(co_await ask_shared(inode, deadline));
       } else if (!have) {
-        CO_TRYV(co_await open_at_server(inode, lease, Truncate::kNo, deadline));
+        CO_TRYV(co_await open_at_server(inode, wanted, Truncate::kNo, deadline));
       }
       if (lease == Lease::kExclusive) CO_TRYV(co_await finish_trim(context_, inode, RangeSet(), deadline));
     }

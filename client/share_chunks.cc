@@ -65,6 +65,20 @@ rpc::Task<Result<>> have_fewer_layers(FileContext& context, WriteBack& write_bac
   co_return co_await reporter.report(inode, Durable::kNo, deadline);
 }
 
+// The server said no: nothing has changed. After any other error it may have happened, or may still.
+bool refused(const Error& error) {
+  switch (error.code()) {
+    case Code::kRange:
+    case Code::kInvalidArgument:
+    case Code::kUnimplemented:
+    case Code::kNoSpace:
+    case Code::kNotFound:
+      return true;
+    default:
+      return false;
+  }
+}
+
 // Under the inode's mutex: what is said about its room may go on.
 void end_extending(Inode& inode) {
   inode.file->extending = false;
@@ -208,10 +222,11 @@ rpc::Task<Result<>> share_chunks(FileContext& context, Leases& leases, WriteBack
         if (!returned) co_return fail(std::move(answer.error()));
         continue;
       }
-      // It may have happened: then our layouts are old, and a chunk that they call the file's own may be
-      // frozen.
-      forget_layout(*source);
-      forget_layout(*target);
+      // If it happened, our layouts are old, and a chunk that they call the file's own may be frozen.
+      if (!refused(answer.error())) {
+        forget_layout(*source);
+        forget_layout(*target);
+      }
       co_return fail(std::move(answer.error()));
     }
     if (!same) {
