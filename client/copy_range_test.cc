@@ -215,6 +215,20 @@ TEST_F(CopyRange, AnAnswerThatNeverCameMayHaveBeenYes) {
   EXPECT_EQ(read(a, 0, 1 << 20), expected);
 }
 
+// The server lets go of the old bytes, which were synced, when it is told of the new ones.
+TEST_F(CopyRange, AChunkThatIsWhollyOverwrittenIsSyncedBeforeItIsReported) {
+  const Handle a = create("a"), b = create("b");
+  write(a, 0, varied(2 * kChunk));
+  ASSERT_EQ(copy(a, 0, b, 0, 2 * kChunk), 2 * kChunk);
+  sync(b);
+  write(b, 0, std::string(kChunk, 'x'));
+  SetAttr grow;  // stores what is dirty, reports it, and syncs nothing by itself
+  grow.valid = kSetSize;
+  grow.attr.size = 3 * kChunk;
+  ASSERT_TRUE(fs_.block_on<Entry>(fs_.setattr(b->inode->id, grow)));
+  EXPECT_EQ(cluster_.unsynced_chunks(), 0u);
+}
+
 // A writer that died before it reported left a chunk in the file's own layer: nobody sees it, and the next
 // write there does not stand on it.
 TEST_F(CopyRange, AChunkThatWasNeverReportedIsNobodys) {

@@ -16,18 +16,17 @@ rpc::Task<Result<rpc::Buffer>> read_shared(FileContext& context, ChunkTarget sha
   co_return whole;
 }
 
-rpc::Task<Result<CopiedUp>> with_shared_bytes(FileContext& context, ChunkTarget shared,
-                                              std::shared_ptr<const ChunkBytes> bytes, std::uint32_t length,
-                                              Deadline deadline) {
-  CopiedUp out;
-  out.runs = bytes->runs();
-  if (out.runs.size() == 1 && out.runs.front().offset == 0 && out.runs.front().size >= length) co_return out;
+rpc::Task<Result<std::vector<ChunkBytes::Run>>> with_shared_bytes(FileContext& context, ChunkTarget shared,
+                                                                  std::shared_ptr<const ChunkBytes> bytes,
+                                                                  std::uint32_t length, Deadline deadline) {
+  auto runs = bytes->runs();
+  if (runs.size() == 1 && runs.front().offset == 0 && runs.front().size >= length) co_return runs;
   std::uint32_t end = length;
-  for (const auto& run : out.runs) end = std::max(end, run.offset + run.size);
+  for (const auto& run : runs) end = std::max(end, run.offset + run.size);
   auto read = co_await read_shared(context, shared, end, deadline);
   if (!read) co_return fail(std::move(read.error()));
   rpc::Buffer whole = std::move(*read);
-  for (const auto& run : out.runs) {
+  for (const auto& run : runs) {
     std::byte* to = whole.writable().data() + run.offset;
     for (const auto& piece : run.payload.pieces) {
       std::memcpy(to, piece.bytes().data(), piece.size());
@@ -36,10 +35,9 @@ rpc::Task<Result<CopiedUp>> with_shared_bytes(FileContext& context, ChunkTarget 
   }
   ChunkBytes::Run run{0, {}, end};
   run.payload.pieces.push_back(std::move(whole));
-  out.runs.clear();
-  out.runs.push_back(std::move(run));
-  out.merged = true;
-  co_return out;
+  runs.clear();
+  runs.push_back(std::move(run));
+  co_return runs;
 }
 
 }  // namespace cairn::client

@@ -6,15 +6,11 @@
 
 namespace cairn::client {
 
-struct CopiedUp {
-  std::vector<ChunkBytes::Run> runs;  // one, from the beginning of the chunk
-  bool merged = false;                // with bytes that were shared; else `bytes` are all there is
-};
-// What is to be stored of a chunk of which `length` bytes lie below the file's end. `bytes` stay as they are
-// until it ends.
-rpc::Task<Result<CopiedUp>> with_shared_bytes(FileContext& context, ChunkTarget shared,
-                                              std::shared_ptr<const ChunkBytes> bytes, std::uint32_t length,
-                                              Deadline deadline);
+// What is to be stored of a chunk of which `length` bytes lie below the file's end: one run, from the
+// beginning of the chunk. `bytes` stay as they are until it ends.
+rpc::Task<Result<std::vector<ChunkBytes::Run>>> with_shared_bytes(FileContext& context, ChunkTarget shared,
+                                                                  std::shared_ptr<const ChunkBytes> bytes,
+                                                                  std::uint32_t length, Deadline deadline);
 // The first `length` bytes of a chunk; what it lacks is zeros.
 rpc::Task<Result<rpc::Buffer>> read_shared(FileContext& context, ChunkTarget shared, std::uint32_t length,
                                            Deadline deadline);

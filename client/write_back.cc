@@ -259,10 +259,10 @@ rpc::Task<Result<bool>> WriteBack::store(InodeRef inode, std::uint64_t index, Du
   if (shared) {
     auto merged = co_await with_shared_bytes(context_, *shared, bytes, length, deadline);
     if (merged) {
-      // Should the servers lose it, only what was written here could be written again: so it is synced at
-      // once, unless that is all of it.
-      if (merged->merged) durable = Durable::kYes;
-      runs = std::move(merged->runs);
+      // Synced at once: the report lets go of the shared bytes, which were synced, and should the servers
+      // lose these, only what was written here could be written again, while this client lives.
+      durable = Durable::kYes;
+      runs = std::move(*merged);
     } else {
       outcome = fail(std::move(merged.error()));
       runs.clear();
