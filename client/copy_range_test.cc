@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 
+#include <mutex>
 #include <thread>
 
 #include "client/fake_cluster.h"
@@ -227,6 +228,41 @@ TEST_F(CopyRange, AChunkThatIsWhollyOverwrittenIsSyncedBeforeItIsReported) {
   grow.attr.size = 3 * kChunk;
   ASSERT_TRUE(fs_.block_on<Entry>(fs_.setattr(b->inode->id, grow)));
   EXPECT_EQ(cluster_.unsynced_chunks(), 0u);
+}
+
+// A metadata server that loses power comes back with the record of before, if that is all that was synced.
+TEST_F(CopyRange, WhatIsReplacedOrCutGoesOnlyWhenTheJournalIsSynced) {
+  const Handle a = create("a"), b = create("b");
+  write(a, 0, varied(2 * kChunk));
+  write(b, 0, varied(3 * kChunk));
+  sync(a);
+  sync(b);
+  std::mutex mutex;
+  std::vector<std::uint16_t> asked;
+  cluster_.on_request([&](int, std::uint16_t method) {
+    std::lock_guard lock(mutex);
+    if (method == rpc::method::ShareChunks::kNumber || method == rpc::method::SetAttr::kNumber ||
+        method == rpc::method::SyncMeta::kNumber || method == Write::kNumber)
+      asked.push_back(method);
+    return Fault::kNone;
+  });
+  const auto order = [&] {
+    std::lock_guard lock(mutex);
+    return std::exchange(asked, {});
+  };
+  using Methods = std::vector<std::uint16_t>;
+  constexpr auto kSync = rpc::method::SyncMeta::kNumber, kWrite = Write::kNumber;
+  ASSERT_EQ(copy(a, 0, b, 0, 2 * kChunk), 2 * kChunk);
+  EXPECT_EQ(order(), (Methods{rpc::method::ShareChunks::kNumber, kSync, kWrite, kWrite}));
+  SetAttr cut;
+  cut.valid = kSetSize;
+  cut.attr.size = 2 * kChunk;
+  ASSERT_TRUE(fs_.block_on<Entry>(fs_.setattr(b->inode->id, cut)));
+  EXPECT_EQ(order(), (Methods{rpc::method::SetAttr::kNumber, kSync, kWrite}));
+  cut.attr.size = 0;  // nothing of its own is left
+  ASSERT_TRUE(fs_.block_on<Entry>(fs_.setattr(b->inode->id, cut)));
+  EXPECT_EQ(order(), (Methods{rpc::method::SetAttr::kNumber}));
+  cluster_.on_request(nullptr);
 }
 
 // A writer that died before it reported left a chunk in the file's own layer: nobody sees it, and the next

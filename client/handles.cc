@@ -8,6 +8,7 @@
 #include "client/access_time.h"
 #include "client/allocate.h"
 #include "client/file_system_impl.h"
+#include "client/truncate.h"
 
 namespace cairn::client {
 
@@ -282,11 +283,7 @@ FileSystem::Task<std::optional<std::uint64_t>> FileSystemImpl::seek(Handle handl
 }
 
 FileSystem::Task<void> FileSystemImpl::fsyncdir(InodeId) {
-  std::function<void(schema::SyncMetaRequest::Builder, std::uint64_t)> fill =
-      [](schema::SyncMetaRequest::Builder body, std::uint64_t session) { body.setSession(session); };
-  auto reply = co_await session_.query<rpc::method::SyncMeta>(std::move(fill), context_.deadline());
-  if (!reply) co_return fail(std::move(reply.error()));
-  co_return Result<>{};
+  return sync_journal(context_, context_.deadline());
 }
 
 void FileSystemImpl::release_now(Handle handle) {

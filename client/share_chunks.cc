@@ -247,9 +247,11 @@ rpc::Task<Result<>> share_chunks(FileContext& context, Leases& leases, WriteBack
           target->layout.layers.front().data != old.front().target.chunk.data)
         co_return Result<>{};
     }
+    auto removed = co_await sync_journal(context, deadline);
     std::vector<rpc::Task<Result<>>> tasks;
     for (ChunkWrite& removal : old) tasks.push_back(cut_chunk(context, std::move(removal), deadline));
-    auto removed = co_await run_all(context.runtime, std::move(tasks), context.options.parallel_chunks);
+    if (removed)
+      removed = co_await run_all(context.runtime, std::move(tasks), context.options.parallel_chunks);
     if (!removed)  // they go with the file
       log_debug("replaced_chunks_left", "inode={} error={}", to_string(target->id),
                 log_quote(removed.error().to_string()));

@@ -49,6 +49,14 @@ class CutBytes {
 
 }  // namespace
 
+rpc::Task<Result<>> sync_journal(FileContext& context, Deadline deadline) {
+  std::function<void(schema::SyncMetaRequest::Builder, std::uint64_t)> fill =
+      [](schema::SyncMetaRequest::Builder body, std::uint64_t session) { body.setSession(session); };
+  auto reply = co_await context.session.query<rpc::method::SyncMeta>(std::move(fill), deadline);
+  if (!reply) co_return fail(std::move(reply.error()));
+  co_return Result<>{};
+}
+
 rpc::Task<Result<>> cut_chunk(FileContext& context, ChunkWrite write, Deadline deadline) {
   auto written = co_await context.chunks.write(std::move(write), deadline);
   if (!written && written.error().code() != Code::kNotFound) co_return fail(std::move(written.error()));
@@ -87,6 +95,7 @@ rpc::Task<Result<>> finish_trim(FileContext& context, InodeRef inode, RangeSet k
       tasks.push_back(cut_chunk(context, write, deadline));
     }
   }
+  if (!tasks.empty()) CO_TRYV(co_await sync_journal(context, deadline));
   auto cut = co_await run_all(context.runtime, std::move(tasks), context.options.parallel_chunks);
   if (!cut) co_return fail(cut.error().with("trimming inode " + to_string(inode->id)));
   std::lock_guard lock(inode->mutex);

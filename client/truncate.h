@@ -13,6 +13,9 @@ enum class Shrink { kNo, kYes };
 rpc::Task<Result<AttrRecord>> set_size(FileContext& context, Leases& leases, WriteBack& write_back,
                                        Reporter& reporter, InodeRef inode, SetAttr change, Shrink shrink,
                                        Deadline deadline);
+// Waits until the journal is synced. Needed before stored bytes go that only records of before may need: a
+// metadata server that lost power would come back with these.
+rpc::Task<Result<>> sync_journal(FileContext& context, Deadline deadline);
 // Sends a TRUNCATE or REMOVE; a chunk that is not there is well.
 rpc::Task<Result<>> cut_chunk(FileContext& context, ChunkWrite write, Deadline deadline);
 // Carries out layout.trim, if there is one. The exclusive lease is held. Chunks in `known_holes` are not
