@@ -72,7 +72,8 @@ FileSystem::Task<std::uint64_t> FileSystemImpl::copy_range(Handle from, std::uin
   Step step = next_step(source, from_offset, target, to_offset, length);
   if (step.share) {
     const std::uint64_t chunk = source.chunk_size;
-    const ChunkShare what{from_offset / chunk, to_offset / chunk, chunks_of(step.bytes, source.chunk_size)};
+    const ChunkShare what{from_offset / chunk, to_offset / chunk, chunks_of(step.bytes, source.chunk_size),
+                          step.bytes};
     auto shared = co_await share_chunks(context_, leases_, write_back_, reporter_, from->inode, to->inode,
                                         what, deadline);
     if (shared) {

@@ -265,6 +265,21 @@ TEST_F(CopyRange, WhatIsReplacedOrCutGoesOnlyWhenTheJournalIsSynced) {
   cluster_.on_request(nullptr);
 }
 
+// The size was looked at before the leases were taken. The copy had the bytes of later, and said it had
+// others.
+TEST_F(CopyRange, TakesAsManyBytesAsItSaysThoughTheSourceChanges) {
+  const std::string bytes = varied(2 * kChunk + 1000);
+  const Handle a = create("a"), b = create("b");
+  write(a, 0, bytes);
+  cluster_.on_request([&](int, std::uint16_t method) {
+    if (method == rpc::method::ShareChunks::kNumber) cluster_.resize(a->inode->id, 2 * kChunk + 10);
+    return Fault::kNone;
+  });
+  const std::uint64_t copied = copy(a, 0, b, 0, bytes.size());
+  cluster_.on_request(nullptr);
+  EXPECT_TRUE(read(b, 0, 1 << 20) == bytes.substr(0, copied));
+}
+
 // A writer that died before it reported left a chunk in the file's own layer: nobody sees it, and the next
 // write there does not stand on it.
 TEST_F(CopyRange, AChunkThatWasNeverReportedIsNobodys) {

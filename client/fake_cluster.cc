@@ -1060,6 +1060,8 @@ Result<OutMessage> FakeCluster::State::share_chunks(const Request& request, Sess
     return fail(Code::kLeaseLost, "the target is not held");
   const std::uint64_t end =
       to * chunk_size + std::min(count * chunk_size, source.attr.size - from * chunk_size);
+  if (body.getBytes() != end - to * chunk_size)
+    return fail(Code::kInvalidArgument, "the source has more or fewer bytes there");
   if (end % chunk_size != 0 && target.attr.size > end)
     return fail(Code::kInvalidArgument, "bytes of the target would be lost");
   std::uint64_t allocated = 0;  // chunks of the target afterwards
@@ -1427,6 +1429,10 @@ void FakeCluster::lose_unsynced() {
     chunk.last = {};
     ++it;
   }
+}
+void FakeCluster::resize(InodeId inode, std::uint64_t size) {
+  std::lock_guard lock(state_->mutex);
+  state_->inodes.at(inode).attr.size = size;
 }
 std::size_t FakeCluster::chunks_on(unsigned server) const {
   std::lock_guard lock(state_->mutex);

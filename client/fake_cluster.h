@@ -57,6 +57,7 @@ class FakeCluster {
   void wipe(unsigned server);               // its chunks are gone, but it stays in sync
   void restart_servers();                   // all at once: groups are reconciled, and nothing is lost
   void lose_unsynced();                     // all servers restarted: bytes never synced are gone
+  void resize(InodeId inode, std::uint64_t size);  // by somebody else, within the last chunk
   std::size_t chunks_on(unsigned server) const;
   std::size_t unsynced_chunks() const;
   Lease lease_of(InodeId inode, SessionId session) const;

@@ -108,6 +108,7 @@ rpc::Task<Result<Answer>> ask(FileContext& context, InodeId source, InodeId targ
         body.setFrom(asked.what.from);
         body.setTo(asked.what.to);
         body.setCount(asked.what.count);
+        body.setBytes(asked.what.bytes);
       };
   auto reply = co_await context.session.mutate<rpc::method::ShareChunks>(std::move(fill), deadline, nullptr,
                                                                          asked.session);

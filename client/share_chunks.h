@@ -9,6 +9,7 @@ struct ChunkShare {
   std::uint64_t from = 0;  // chunk indices
   std::uint64_t to = 0;
   std::uint64_t count = 0;
+  std::uint64_t bytes = 0;  // of the source in these chunks; refused if it has more or fewer
 };
 // Whether some of these chunks are held by the file's own layer, or are dirty here. Under inode.mutex; its
 // layout is known.

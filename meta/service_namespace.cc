@@ -256,6 +256,7 @@ rpc::Task<MetaService::Reply> MetaService::share_chunks(const rpc::Request& requ
   args.from = body.getFrom();
   args.to = body.getTo();
   args.count = body.getCount();
+  args.bytes = body.getBytes();
   return mutate<rpc::method::ShareChunks>(
       request, body.getMutation(),
       [args](ops::Env& env, OpGate&, schema::ShareChunksReply::Builder out) -> Result<> {

@@ -136,6 +136,7 @@ struct ShareArgs {
   std::uint64_t from = 0;      // chunks
   std::uint64_t to = 0;
   std::uint64_t count = 0;
+  std::uint64_t bytes = 0;  // that the source is believed to have there; 0: any
 };
 struct ShareResult {
   InodeView source, target;  // the same, if the inodes are
@@ -144,7 +145,8 @@ struct ShareResult {
 // size follows, holes stay holes. What either holder wrote was synced and reported before. kLeaseLost: one of
 // the leases is not held, or something is to be trimmed first. kRange: the files would have too many layers
 // or ranges, copy the bytes. kInvalidArgument: not regular files, of different chunk sizes, past the source's
-// end or bytes of the target behind it would be lost. kQuotaExceeded: shared bytes count in every file.
+// end, other `bytes` than the source has there, or bytes of the target behind it would be lost.
+// kQuotaExceeded: shared bytes count in every file.
 Result<ShareResult> share_chunks(Env& env, const ShareArgs& args);
 
 // --- remove.cc ---

@@ -978,6 +978,21 @@ TEST_F(TrashTest, ExpiryTakesWhatIsDueAndPressureTheOldestBeyond) {
   EXPECT_EQ(counters().trash_bytes, 0u);
 }
 
+TEST_F(TrashTest, SharedAreOnlyAsManyBytesAsWereMeant) {
+  const auto a = make(kRootInode, "a", S_IFREG | 0644, true), b = make(kRootInode, "b", S_IFREG | 0644, true);
+  store_chunks(a, 3);
+  ops::ShareArgs args{a.inode.id, *a.exclusive, b.inode.id, *b.exclusive, 1, 0, 2, 2 * kChunk - 1};
+  const auto share_again = [&] { return run([&](ops::Env& env) { return ops::share_chunks(env, args); }); };
+  EXPECT_EQ(share_again().error().code(), Code::kInvalidArgument);
+  args.bytes = 2 * kChunk + 1;
+  EXPECT_EQ(share_again().error().code(), Code::kInvalidArgument);
+  EXPECT_EQ(inode(b.inode.id).size, 0u);
+  args.bytes = 2 * kChunk;
+  EXPECT_TRUE(share_again());
+  args.bytes = 0;
+  EXPECT_TRUE(share_again()) << "an old client does not say";
+}
+
 TEST_F(TrashTest, SharedChunksGoWithTheLastFileThatHasThem) {
   const auto a = make(kRootInode, "a", S_IFREG | 0644, true), b = make(kRootInode, "b", S_IFREG | 0644, true),
              c = make(kRootInode, "c", S_IFREG | 0644, true);

@@ -55,6 +55,8 @@ Result<ShareResult> share_chunks(Env& env, const ShareArgs& args) {
   TRYV(check_leases(env, source, target, args));
   const std::uint64_t chunk_size = target.chunk_size();
   const std::uint64_t bytes = std::min(args.count * chunk_size, source.size - args.from * chunk_size);
+  if (args.bytes != 0 && args.bytes != bytes)
+    return fail(Code::kInvalidArgument, "inode " + to_string(args.source) + " has become longer or shorter");
   const std::uint64_t end = args.to * chunk_size + bytes;  // of the shared bytes in the target
   if (end % chunk_size != 0 && target.size > end) {
     return fail(Code::kInvalidArgument,

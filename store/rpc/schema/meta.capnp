@@ -154,6 +154,8 @@ struct ExtendBoundRequest {
 struct ExtendBoundReply { bound @0 :UInt64; limited @1 :Bool; bytesMax @2 :UInt64; }  # the latter as in Layout
 # Chunks of the source become chunks of the target too, which holds them frozen. The session holds the target exclusively, and
 # the source too while that has such chunks in its own layer; what it wrote to both is synced and reported. range: copy.
+# bytes: what the source has of these chunks, as the session knows it (0: an old client, which does not say); invalid_argument if
+# it has more or fewer by now.
 struct ShareChunksRequest {
   mutation @0 :Mutation;
   source @1 :UInt64;
@@ -163,6 +165,7 @@ struct ShareChunksRequest {
   from @5 :UInt64;             # chunk indices
   to @6 :UInt64;
   count @7 :UInt64;
+  bytes @8 :UInt64;
 }
 struct ShareChunksReply { attr @0 :Attr; layout @1 :Layout; sourceLayout @2 :Layout; }   # attr, layout: of the target
 
