@@ -60,4 +60,5 @@ set(namespace_tests
   ops/operations_test.cc
   records_test.cc
   service_test.cc
-  store_format_test.cc)
+  store_format_test.cc
+  trash_keeper_test.cc)

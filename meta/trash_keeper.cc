@@ -46,23 +46,27 @@ rpc::Task<Result<bool>> TrashKeeper::free_some(std::uint64_t bytes, Deadline dea
 }
 
 rpc::Task<Result<bool>> TrashKeeper::reclaim(std::uint64_t bytes, Deadline deadline) {
-  std::shared_ptr<Reclaiming> ours, others;
-  {
-    std::lock_guard lock(mutex_);
-    if (reclaiming_) {
-      others = reclaiming_;
-    } else {
-      ours = reclaiming_ = std::make_shared<Reclaiming>(runtime_);
+  std::shared_ptr<Reclaiming> ours;
+  while (!ours) {
+    std::shared_ptr<Reclaiming> others;
+    {
+      std::lock_guard lock(mutex_);
+      if (reclaiming_) {
+        others = reclaiming_;
+      } else {
+        ours = reclaiming_ = std::make_shared<Reclaiming>(runtime_);
+      }
     }
-  }
-  if (others) {
+    if (!others) break;
     // Who comes while space is being freed waits for that, and asks again if it was not enough.
     auto done = co_await others->done.wait(deadline);
     if (!done) co_return std::unexpected(std::move(done.error()));
-    co_return others->freed.load();
+    // If it failed, perhaps only because its caller had no more patience, one who waits takes over.
+    if (!others->failed) co_return others->freed.load();
   }
   auto freed = co_await free_some(bytes, deadline);
   ours->freed = freed && *freed;
+  ours->failed = !freed;
   {
     std::lock_guard lock(mutex_);
     reclaiming_.reset();

@@ -32,6 +32,7 @@ class TrashKeeper {
     explicit Reclaiming(rpc::Runtime& runtime) : done(runtime) {}
     rpc::Event done;
     std::atomic<bool> freed{false};
+    std::atomic<bool> failed{false};
   };
   rpc::Task<Result<ops::ExpireResult>> expire(bool due, std::uint64_t bytes);
   rpc::Task<Result<>> round();
