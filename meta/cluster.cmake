@@ -22,5 +22,6 @@ set(cluster_tests
   cluster_records_test.cc
   cluster_service_test.cc
   cluster_simulation_test.cc
+  cluster_status_test.cc
   placement_test.cc
   repair_planner_test.cc)

@@ -28,10 +28,11 @@ struct PoolInfo {
 struct SpaceInfo {
   std::uint64_t total_bytes = 0;  // as a user sees it: raw / replicas
   std::uint64_t available_bytes = 0;
-  bool near_full = false;  // clients write through instead of back
+  bool near_full = false;  // a server is: clients write through instead of back
   // False for a moment after a start: a chunkserver has not told yet what it has, and is not known to be
   // dead.
   bool known = true;
+  bool scarce = false;  // all servers together are nearly full: what is in the trash makes room
 };
 
 class Cluster {

@@ -385,12 +385,14 @@ std::string groups_json(const StatusInput& input) {
 SpaceInfo space_of(const ClusterState& state, std::uint32_t near_full_percent) {
   std::uint64_t total = 0;
   std::uint64_t available = 0;
+  std::uint64_t working = 0;  // capacity of those whose space is available
   SpaceInfo space;
   for (const auto& [id, target] : state.targets) {
     if (target.record.lost || target.record.retired) continue;
     space.known = space.known && state.fitness(id) != Fitness::kUnknown;
     total += target.record.capacity_bytes;
     if (state.fitness(id) != Fitness::kFit || state.read_only(id)) continue;
+    working += target.record.capacity_bytes;
     available += target.available_bytes;
     // One full target is enough: a group with a member there takes no more.
     space.near_full = space.near_full || target.condition == TargetCondition::kNearFull ||
@@ -398,6 +400,8 @@ SpaceInfo space_of(const ClusterState& state, std::uint32_t near_full_percent) {
                       static_cast<double>(target.used_bytes) * 100 >
                           static_cast<double>(target.record.capacity_bytes) * near_full_percent;
   }
+  space.scarce =
+      static_cast<double>(available) * 100 < static_cast<double>(working) * (100 - near_full_percent);
   std::uint64_t replicas = 1;
   for (const auto& [id, pool] : state.pools) replicas = std::max<std::uint64_t>(replicas, pool.replicas);
   space.total_bytes = total / replicas;

@@ -38,10 +38,11 @@ rpc::Task<Result<bool>> TrashKeeper::free_some(std::uint64_t bytes, Deadline dea
   const std::uint64_t wanted = std::max({bytes, part, std::uint64_t{1}});
   auto expired = co_await expire(false, wanted);
   if (!expired) co_return std::unexpected(std::move(expired.error()));
+  if (expired->files > 0)
+    log_info("trash_given_up_before_its_time", "files={} bytes={} wanted={}", expired->files, expired->bytes,
+             wanted);
   auto purged = co_await cluster_.purged(deadline);
   if (!purged) co_return std::unexpected(std::move(purged.error()));
-  if (expired->files > 0)
-    log_info("trash_reclaimed", "files={} bytes={} wanted={}", expired->files, expired->bytes, wanted);
   co_return expired->files > 0 || *purged;
 }
 
@@ -79,8 +80,13 @@ rpc::Task<Result<>> TrashKeeper::round() {
   auto expired = co_await expire(true, 0);
   if (!expired) co_return std::unexpected(std::move(expired.error()));
   if (expired->files > 0) log_info("trash_expired", "files={} bytes={}", expired->files, expired->bytes);
-  if (!cluster_.space().near_full) co_return Result<>{};
+  if (!cluster_.space().scarce) co_return Result<>{};
   const Deadline deadline = Deadline::after(runtime_.clock(), std::chrono::seconds(10));
+  // What was given up before may be enough, once its space is free.
+  auto purged = co_await cluster_.purged(deadline);
+  if (!purged && purged.error().code() == Code::kTimeout) co_return Result<>{};
+  if (!purged) co_return std::unexpected(std::move(purged.error()));
+  if (!cluster_.space().scarce) co_return Result<>{};
   auto reclaimed = co_await reclaim(0, deadline);
   // A server that is slow to purge is waited for in the next round.
   if (!reclaimed && reclaimed.error().code() != Code::kTimeout)

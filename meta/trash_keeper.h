@@ -1,6 +1,6 @@
 // TrashKeeper: empties the trash in the background, in bounded steps: what has expired, and what expires
-// first when the chunkservers are nearly full. reclaim() does the latter for a writer that was refused by a
-// full server: nobody is refused because of what lies in the trash.
+// first while the chunkservers all together are nearly full. reclaim() does the latter for a writer that was
+// refused by a full server: nobody is refused because of what lies in the trash.
 //
 // A restart goes on where the rows say. Public members: any thread. Owned by the server; run() is spawned
 // into its TaskGroup.

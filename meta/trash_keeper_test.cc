@@ -112,5 +112,32 @@ TEST_F(TrashKeeperTest, OneWithoutPatienceDoesNotSpoilItForOthers) {
   EXPECT_TRUE(*freed_too);
 }
 
+TEST_F(TrashKeeperTest, NothingIsGivenUpBeforeEarlierPurgesAreDoneOrForOneFullServer) {
+  SpaceInfo space{1'000'000, 10'000, true};
+  cluster_.set_space(space);
+  delete_files(3);
+  rpc::TaskGroup tasks(runtime_);
+  tasks.spawn(runtime_.executor(), keeper_->run());
+  eventually([&] {
+    clock_.advance(1s);
+    return cluster_.looked() >= 3;
+  });
+  EXPECT_EQ(kept(), 3u) << "one server is nearly full";
+  EXPECT_EQ(cluster_.waiting(), 0u);
+  space.scarce = true;
+  cluster_.set_space(space);
+  eventually([&] {
+    clock_.advance(1s);
+    return cluster_.waiting() >= 3;  // rounds that gave up waiting
+  });
+  EXPECT_EQ(kept(), 3u) << "earlier purges are not done";
+  cluster_.finish();
+  eventually([&] {
+    clock_.advance(1s);
+    return kept() == 0;
+  });
+  tasks.close_blocking();
+}
+
 }  // namespace
 }  // namespace cairn::meta
