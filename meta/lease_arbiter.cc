@@ -46,8 +46,8 @@ Result<> OpGate::settle() {
           arbiter_.recall_event(need.inode, holder, need.change ? LeaseKind::kNone : LeaseKind::kShared));
     }
     if (!need.change || arbiter_.intents_.empty()) continue;
-    // Who waits for this session's exclusive lease gets it when it is given back, and that may have to wait for
-    // this very operation: a recall lets a change of the file that is under way end.
+    // Who waits for this session's exclusive lease gets it when it is given back, and that may have to wait
+    // for this very operation: a recall lets a change of the file that is under way end.
     if (holds_exclusively(need.inode)) continue;
     auto it = arbiter_.intents_.find(need.inode);
     if (it == arbiter_.intents_.end()) continue;
@@ -90,19 +90,23 @@ bool OpGate::writer_waits(InodeId inode) const {
                      [&](const auto& intent) { return intent.change && intent.session != session_; });
 }
 
-void OpGate::grant_shared(InodeId inode) {
+void OpGate::grant_shared(InodeId inode, Limit limit) {
   if (!session_.valid()) return;
   if (std::any_of(grants_.begin(), grants_.end(), [&](const Grant& g) { return g.inode == inode; })) return;
   if (const LeaseHolder* held = arbiter_.table_.find(inode, session_)) {
     // While it is being called back a grant might pass the recall on its way.
     if (arbiter_.recalls_.contains({session_, inode})) return;
+    // Shared, whatever is held: the report that gives an exclusive one back may be on its way, and this
+    // answer would bring it back to life there. Who still has it loses nothing.
     if (held->generation.valid()) {
-      grants_.push_back({inode, held->kind, held->generation});
+      grants_.push_back({inode, LeaseKind::kShared, held->generation});
       return;
     }
   } else {
     if (writer_waits(inode) || held_elsewhere(inode)) return;
-    if (arbiter_.table_.count(session_) + new_shared_ >= arbiter_.config_.per_session_max) return;
+    if (limit == Limit::kYes &&
+        arbiter_.table_.count(session_) + new_shared_ >= arbiter_.config_.per_session_max)
+      return;
     ++new_shared_;
   }
   const LeaseGeneration generation(txn_.next_id());

@@ -177,7 +177,6 @@ class OpGate final : public ops::LeaseGate {
   void changes(InodeId inode) override { needs_.push_back({inode, true}); }
   Result<> settle() override;
   bool held_elsewhere(InodeId inode) override;
-  bool called_back(InodeId inode) override { return arbiter_.recalls_.contains({session_, inode}); }
   void deleted(InodeId inode) override {
     effects_.push_back({Effect::kDeleted, inode, LeaseKind::kNone, {}});
   }
@@ -186,7 +185,9 @@ class OpGate final : public ops::LeaseGate {
   }
 
   // What the reply tells the client, and the table learns when the operation has succeeded.
-  void grant_shared(InodeId inode);
+  // Limit: not if the session holds very many. Who opens a file can't do without.
+  enum class Limit { kYes, kNo };
+  void grant_shared(InodeId inode, Limit limit = Limit::kYes);
   void grant_exclusive(InodeId inode, LeaseGeneration generation);
   // `session` holds at most `keep` from now on (its row, if any, is dropped by the operation).
   void lower(InodeId inode, LeaseKind keep) { effects_.push_back({Effect::kLower, inode, keep, {}}); }

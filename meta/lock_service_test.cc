@@ -128,6 +128,7 @@ TEST_F(LockServiceTest, LocksOfAnEndedSessionAreFreeWhenItIsFenced) {
   server->keeper->end(a->session, "test");
   EXPECT_EQ(lock(*a, kNone, kGranted), Code::kSessionEnded);
   EXPECT_EQ(lock(*b, kWrite, kWaiting, 1, 9), Code::kOk);
+  clock_.advance(std::chrono::seconds(11));  // its client may not believe in its lease any more
   EXPECT_TRUE(b->settled().empty());
   server->cluster.gate().set();
   EXPECT_TRUE(came(*b, 9));

@@ -84,7 +84,7 @@ rpc::Task<MetaService::Reply> MetaService::getattr(const rpc::Request& request) 
       [inode = InodeId(body.getInode())](ops::Env& env, OpGate& gate,
                                          schema::AttrReply::Builder out) -> Result<> {
         TRY(auto found, ops::getattr(env, inode));
-        gate.grant_shared(inode);
+        gate.grant_shared(inode, OpGate::Limit::kNo);
         fill(out.initAttr(), inode, found.record);
         fill(out.initLayout(), found.record);
         fill_grants(out, gate);
@@ -162,7 +162,7 @@ rpc::Task<MetaService::Reply> MetaService::open(const rpc::Request& request) {
           gate.grant_exclusive(args.inode, *opened.exclusive);
           TRYV(fill_allowance(env, out.getLayout(), opened.inode));
         } else {
-          gate.grant_shared(args.inode);
+          gate.grant_shared(args.inode, OpGate::Limit::kNo);
         }
         fill_grants(out, gate);
         return {};

@@ -12,6 +12,8 @@ namespace cairn::meta {
 
 namespace {
 
+constexpr std::size_t kStepBytes =
+    kEntryBytesMax / 16;                    // changed in one transaction, and what one record has
 constexpr std::size_t kReleaseStep = 1000;  // leases released in one transaction
 constexpr auto kFenceTry = std::chrono::seconds(30);
 constexpr auto kRetry = std::chrono::milliseconds(200);
@@ -81,7 +83,8 @@ rpc::Task<Result<>> SessionKeeper::start(bool end_all) {
   if (!loaded) co_return std::unexpected(std::move(loaded.error()));
   log_info("sessions_loaded", "restored={} ending={}", parts_.sessions.alive(), ending->size());
   for (SessionId session : *ending) {
-    parts_.tasks.spawn(parts_.runtime.executor(), end_task(session, "left from before the start", nullptr));
+    parts_.tasks.spawn(parts_.runtime.executor(),
+                       end_task(session, "left from before the start", Believes::kYes, nullptr));
   }
   parts_.tasks.spawn(parts_.runtime.executor(), collect_orphans());
   co_return Result<>{};
@@ -230,7 +233,7 @@ rpc::Task<Result<bool>> SessionKeeper::release_unnamed(SessionId session) {
     for (InodeId inode : arbiter_->table().held_by(session)) {
       const LeaseHolder* holder = arbiter_->table().find(inode, session);
       if (state.named.contains(inode) || holder->generation.value() >= state.granted_below) continue;
-      if (++steps > kReleaseStep) return true;
+      if (++steps > kReleaseStep || env.txn.bytes_written() > kStepBytes) return true;
       if (holder->kind == LeaseKind::kExclusive) TRYV(release_exclusive(env.txn, inode));
       gate.lower(inode, LeaseKind::kNone);
     }
@@ -241,7 +244,10 @@ rpc::Task<Result<bool>> SessionKeeper::release_unnamed(SessionId session) {
       if (!state.open.contains(inode)) closed.push_back(inode);
       return closed.size() < kReleaseStep;
     }));
-    for (InodeId inode : closed) TRYV(ops::close_opens(env, inode, UINT64_MAX));
+    for (InodeId inode : closed) {
+      if (env.txn.bytes_written() > kStepBytes) return true;
+      TRYV(ops::close_opens(env, inode, UINT64_MAX));
+    }
     return closed.size() == kReleaseStep;
   };
   auto more = co_await arbiter_->perform<bool>(session, std::move(step), Deadline::never());
@@ -251,7 +257,8 @@ rpc::Task<Result<bool>> SessionKeeper::release_unnamed(SessionId session) {
 rpc::Task<Result<>> SessionKeeper::close(SessionId session) {
   if (!parts_.sessions.begin_end(session)) co_return Result<>{};
   auto journaled = std::make_shared<rpc::Event>(parts_.runtime);
-  parts_.tasks.spawn(parts_.runtime.executor(), end_task(session, "closed by the client", journaled));
+  parts_.tasks.spawn(parts_.runtime.executor(),
+                     end_task(session, "closed by the client", Believes::kNo, journaled));
   auto done = co_await journaled->wait(Deadline::after(parts_.runtime.clock(), std::chrono::seconds(30)));
   co_return done;
 }
@@ -260,7 +267,8 @@ void SessionKeeper::end(SessionId session, std::string reason) {
   if (!parts_.sessions.begin_end(session)) return;
   log_warn("session_fenced", "session={} name={} reason={}", to_string(session),
            log_quote(parts_.sessions.name(session)), log_quote(reason));
-  parts_.tasks.spawn(parts_.runtime.executor(), end_task(session, std::move(reason), nullptr));
+  parts_.tasks.spawn(parts_.runtime.executor(),
+                     end_task(session, std::move(reason), Believes::kYes, nullptr));
 }
 
 // --- ending ---
@@ -274,7 +282,6 @@ rpc::Task<Result<std::uint64_t>> SessionKeeper::journal_end(SessionId session) {
       record->fence = parts_.cluster.queue_fence(txn, session);
       txn.put(keys::session(session), record->encode());
     }
-    arbiter_->drop_shared(session);
     parts_.replies.drop(session);
     reasserting_.erase(session);
     check_grace();
@@ -284,8 +291,9 @@ rpc::Task<Result<std::uint64_t>> SessionKeeper::journal_end(SessionId session) {
   co_return fence;
 }
 
-rpc::Task<> SessionKeeper::end_task(SessionId session, std::string reason,
+rpc::Task<> SessionKeeper::end_task(SessionId session, std::string reason, Believes believes,
                                     std::shared_ptr<rpc::Event> journaled) {
+  const TimePoint over = parts_.sessions.lease_over(session);
   std::uint64_t fence = 0;
   for (;;) {
     auto done = co_await journal_end(session);
@@ -297,6 +305,12 @@ rpc::Task<> SessionKeeper::end_task(SessionId session, std::string reason,
     auto slept = co_await rpc::sleep_for(parts_.runtime, kRetry);
     if (!slept) co_return;
   }
+  // The fence stops its writes. What it cached it serves until its lease ends or it hears of this.
+  if (believes == Believes::kYes) {
+    auto slept = co_await rpc::sleep_until(parts_.runtime, over);
+    if (!slept) co_return;
+  }
+  parts_.executor.post([this, session] { arbiter_->drop_shared(session); });
   if (journaled) journaled->set();
   while (fence != 0) {
     const Deadline deadline = Deadline::after(parts_.runtime.clock(), kFenceTry);
@@ -357,12 +371,16 @@ rpc::Task<Result<bool>> SessionKeeper::take_back_some(SessionId session) {
   LeaseArbiter::Operation<bool> step = [this, session](ops::Env& env, OpGate& gate) -> Result<bool> {
     TRY(auto exclusives, second_parts(env.txn, keys::exclusives_of(session), 128));
     for (std::uint64_t inode : exclusives) {
+      if (env.txn.bytes_written() > kStepBytes) break;
       TRYV(end_exclusive(env, InodeId(inode)));
       gate.lower(InodeId(inode), LeaseKind::kNone);
     }
     if (!exclusives.empty()) return true;
     TRY(auto opens, second_parts(env.txn, keys::opens_of(session), 128));
-    for (std::uint64_t inode : opens) TRYV(ops::close_opens(env, InodeId(inode), UINT64_MAX));
+    for (std::uint64_t inode : opens) {
+      if (env.txn.bytes_written() > kStepBytes) break;
+      TRYV(ops::close_opens(env, InodeId(inode), UINT64_MAX));
+    }
     if (!opens.empty()) return true;
     TRY(auto unsealed, second_parts(env.txn, keys::session_data_of(session), 128));
     for (std::uint64_t data : unsealed) TRYV(ops::abort_object(env, DataId(data)));
@@ -387,7 +405,8 @@ void SessionKeeper::tick() {
   for (SessionId session : parts_.sessions.expire()) {
     log_warn("session_expired", "session={} name={}", to_string(session),
              log_quote(parts_.sessions.name(session)));
-    parts_.tasks.spawn(parts_.runtime.executor(), end_task(session, "silent for its lease time", nullptr));
+    parts_.tasks.spawn(parts_.runtime.executor(),
+                       end_task(session, "silent for its lease time", Believes::kNo, nullptr));
   }
   arbiter_->tick();
   if (arbiter_->any_lingers() && !collecting_.exchange(true))

@@ -83,7 +83,10 @@ class SessionKeeper {
     std::vector<FileLock> locks;
   };
   Result<> load(Txn& txn, bool end_all, std::vector<SessionId>& ending);
-  rpc::Task<> end_task(SessionId session, std::string reason, std::shared_ptr<rpc::Event> journaled);
+  // Does the client still believe in its lease, so that it has to be waited out?
+  enum class Believes { kNo, kYes };
+  rpc::Task<> end_task(SessionId session, std::string reason, Believes believes,
+                       std::shared_ptr<rpc::Event> journaled);
   rpc::Task<Result<std::uint64_t>> journal_end(SessionId session);
   rpc::Task<Result<bool>> take_back_some(SessionId session);
   rpc::Task<Result<bool>> release_unnamed(SessionId session);

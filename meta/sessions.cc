@@ -65,6 +65,12 @@ bool SessionTable::begin_end(SessionId id) {
   return true;
 }
 
+TimePoint SessionTable::lease_over(SessionId id) const {
+  std::lock_guard lock(mutex_);
+  auto it = sessions_.find(id);
+  return it == sessions_.end() ? clock_.now() : it->second.heard + lease_;
+}
+
 std::vector<SessionId> SessionTable::expire() {
   std::lock_guard lock(mutex_);
   const TimePoint now = clock_.now();

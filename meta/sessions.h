@@ -40,6 +40,8 @@ class SessionTable {
   bool begin_end(SessionId id);
   // The same for every session silent for longer than the lease.
   std::vector<SessionId> expire();
+  // From then on its client does not believe in its lease any more, if it hears nothing of the server.
+  TimePoint lease_over(SessionId id) const;
   void erase(SessionId id);
   SessionId lowest() const;  // none: no session
   std::size_t alive() const;

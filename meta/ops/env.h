@@ -24,8 +24,6 @@ class LeaseGate {
   virtual Result<> settle() = 0;
   // True if another session holds `inode` exclusively (what we know of its size and times may be old).
   virtual bool held_elsewhere(InodeId inode) = 0;
-  // The asking session's own lease on `inode` is being called back: a grant would cross the recall.
-  virtual bool called_back(InodeId inode) = 0;
   // The inode is gone when this operation succeeds: nobody holds it any more.
   virtual void deleted(InodeId inode) = 0;
   // The inode has neither names nor opens when this operation succeeds, and is to be deleted a moment later.

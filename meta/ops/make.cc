@@ -45,9 +45,7 @@ Result<MakeResult> existing(Env& env, const MakeArgs& args, InodeRecord parent, 
   MakeResult result{{dentry.inode, std::move(record)}, std::move(parent), false, {}};
   if (writes) {
     TRYV(add_open(env.txn, env.session, dentry.inode));
-    if (!env.gate.called_back(dentry.inode)) {
-      TRY(result.exclusive, grant_exclusive(env, result.inode));
-    }
+    TRY(result.exclusive, grant_exclusive(env, result.inode));
   }
   return result;
 }

@@ -37,7 +37,7 @@ Result<OpenResult> open(Env& env, const OpenArgs& args) {
     store_inode(env.txn, args.inode, inode);
   }
   TRYV(add_open(env.txn, env.session, args.inode));
-  if (args.write && inode.is_regular() && !env.gate.called_back(args.inode)) {
+  if (args.write && inode.is_regular()) {
     TRY(result.exclusive, grant_exclusive(env, result.inode));
   }
   return result;

@@ -106,8 +106,8 @@ struct ReportItem {
   std::int64_t ctime = 0;                  // of the holder's last change; 0: now
   bool if_last = false;  // only the opens end, and only if the inode goes with them: else kExists
 };
-// One code an item; an item with a code other than kOk changed nothing. `durable`: the data was synced
-// before.
+// One code an item; an item with a code other than kOk changed nothing. kOverloaded: one journal entry can't
+// hold it with those before it, report it again. `durable`: the data was synced before.
 Result<std::vector<Code>> report(Env& env, const std::vector<ReportItem>& items, bool durable);
 // `count` opens of the session ended; an unlinked inode goes with the last of all.
 Result<> close_opens(Env& env, InodeId inode, std::uint64_t count);

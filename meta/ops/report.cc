@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "meta/journal.h"
 #include "meta/keys.h"
 #include "meta/layers.h"
 #include "meta/ops/acl.h"
@@ -55,6 +56,16 @@ Code apply_extent(InodeRecord& inode, const ReportItem& item, bool durable) {
   return Code::kOk;
 }
 
+constexpr std::size_t kReportBytes = kEntryBytesMax * 3 / 4;
+
+// What the inode's record will have at most.
+std::size_t record_bytes_max(const InodeRecord& inode, const ReportItem& item) {
+  constexpr std::size_t kRest = 1024, kRange = 16;
+  std::size_t ranges = inode.holes.size() + 2 * (item.written.size() + item.punched.size());
+  for (const LayerRecord& layer : inode.layers) ranges += 2 + layer.chunks.size();
+  return kRest + kRange * ranges;
+}
+
 Result<Code> close_if_last(Env& env, const ReportItem& item) {
   TRY(auto orphan, env.txn.get(keys::orphan(item.inode)));
   TRY(const auto opens, count_opens(env.txn, env.session, item.inode));
@@ -66,6 +77,9 @@ Result<Code> close_if_last(Env& env, const ReportItem& item) {
 Result<Code> report_one(Env& env, const ReportItem& item, bool durable) {
   TRY(auto found, find_inode(env.txn, item.inode));
   if (!found) return Code::kNotFound;
+  // Another request's: an entry of the journal holds only so much. The first one always fits.
+  if (env.txn.bytes_written() + record_bytes_max(*found, item) > kReportBytes && env.txn.bytes_written() > 0)
+    return Code::kOverloaded;
   if (item.if_last) return close_if_last(env, item);
   InodeRecord& inode = *found;
   TRY(auto held, find_exclusive(env.txn, item.inode));

@@ -77,7 +77,6 @@ class OpenGate final : public ops::LeaseGate {
   void changes(InodeId) override {}
   Result<> settle() override { return {}; }
   bool held_elsewhere(InodeId) override { return false; }
-  bool called_back(InodeId) override { return false; }
   void deleted(InodeId) override {}
   void lingers(InodeId inode) override { lingering.push_back(inode); }
   std::vector<InodeId> lingering;

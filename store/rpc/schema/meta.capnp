@@ -140,7 +140,7 @@ struct ReportRequest {
     ifLast @17 :Bool;
   }
 }
-struct ReportReply { codes @0 :List(UInt16); }   # one an item; leaseLost: this session does not hold it any more
+struct ReportReply { codes @0 :List(UInt16); }   # one an item; leaseLost: this session does not hold it any more; overloaded: report it again
 # bytes: the file wants to have so many allocated bytes (0: not asked); quotaExceeded if a quota above it does not allow them.
 # needed: a bound below it is of no use (0: any is), however little space there is: what lies between may stay holes.
 struct ExtendBoundRequest {
