@@ -82,6 +82,7 @@ rpc::Task<Result<FileSystemImpl::Listed>> FileSystemImpl::list_page(InodeRef dir
       if (InodeRef inode = inodes_.find(page.entries[i].inode)) {
         std::lock_guard lock(inode->mutex);
         page.entries[i].entry = entry_of(*inode, counted);
+        page.entries[i].entry->valid = std::min(page.entries[i].entry->valid, valid);
       }
     }
   }

@@ -67,7 +67,8 @@ bool InodeCache::is_void(const Stamp& stamp, const Grant& grant) const {
          grant.generation <= it->second.generation;
 }
 
-void InodeCache::take_grants(const Stamp& stamp, const std::vector<Grant>& grants) {
+bool InodeCache::take_grants(const Stamp& stamp, const std::vector<Grant>& grants, InodeId about) {
+  bool taken = false;
   for (const Grant& grant : grants) {
     if (grant.kind == Lease::kNone || !grant.inode.valid()) continue;
     std::lock_guard lock(mutex_);
@@ -88,7 +89,9 @@ void InodeCache::take_grants(const Stamp& stamp, const std::vector<Grant>& grant
     }
     if (grant.kind == Lease::kExclusive) inode->generation = std::max(inode->generation, grant.generation);
     inode->lease = std::max(inode->lease, grant.kind);
+    taken = taken || grant.inode == about;
   }
+  return taken;
 }
 
 bool InodeCache::take_attr(Inode& inode, const AttrRecord& record, TimePoint sent, Granted granted) {

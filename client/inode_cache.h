@@ -24,8 +24,9 @@ class InodeCache {
   InodeRef get(InodeId id);  // made if unknown
   std::vector<InodeRef> all() const;
 
-  // Takes the valid ones of `grants`.
-  void take_grants(const Stamp& stamp, const std::vector<Grant>& grants);
+  // Takes the valid ones of `grants`. True: that of `inode` was one. What the reply says of an inode may be
+  // kept only then: held thanks to another reply, it may be older than that.
+  bool take_grants(const Stamp& stamp, const std::vector<Grant>& grants, InodeId inode = {});
   // Attributes from the reply to a request of time `sent`. Size and times of a file written here stay ours.
   // `inode` need not be leased. False: the server may have answered before it took our last report of the
   // file, so that the answer is older than what was seen here; nothing is taken.

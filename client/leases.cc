@@ -121,7 +121,7 @@ rpc::Task<Result<>> Leases::open_at_server(InodeRef inode, Lease lease, Truncate
            return Answer{decode((*reply)->getAttr()), decode((*reply)->getLayout()),
                          decode((*reply)->getGrants())};
          }));
-  context_.inodes.take_grants(stamp, answer.grants);
+  const bool granted = context_.inodes.take_grants(stamp, answer.grants, inode->id);
   std::lock_guard lock(inode->mutex);
   FileData& file = *inode->file;
   if (stamp.session != context_.session.id()) co_return Result<>{};
@@ -130,6 +130,8 @@ rpc::Task<Result<>> Leases::open_at_server(InodeRef inode, Lease lease, Truncate
   file.meta_dirty = file.meta_dirty || truncate == Truncate::kYes;
   if (inode->lease == Lease::kNone || inode->session != stamp.session) co_return Result<>{};
   if (ours && inode->lease_serial == serial) co_return Result<>{};
+  // Held thanks to another reply, which may be newer. (A truncated file has no other layout than this one.)
+  if (!granted && truncate == Truncate::kNo) co_return Result<>{};
   if (!answer.layout.valid())
     co_return fail(Code::kProtocol, "Open: inode " + to_string(inode->id) + " has no layout");
   adopt(*inode, file, answer.attr, answer.layout);
@@ -157,9 +159,9 @@ rpc::Task<Result<>> Leases::ask_shared(InodeRef inode, Deadline deadline) {
            return Answer{decode((*reply)->getAttr()), decode((*reply)->getLayout()),
                          decode((*reply)->getGrants())};
          }));
-  context_.inodes.take_grants(stamp, answer.grants);
+  const bool granted = context_.inodes.take_grants(stamp, answer.grants, inode->id);
   std::lock_guard lock(inode->mutex);
-  if (inode->session != stamp.session || inode->lease != Lease::kShared) co_return Result<>{};
+  if (!granted || inode->session != stamp.session || inode->lease != Lease::kShared) co_return Result<>{};
   if (!answer.layout.valid())
     co_return fail(Code::kProtocol, "GetAttr: inode " + to_string(inode->id) + " has no layout");
   adopt(*inode, *inode->file, answer.attr, answer.layout);

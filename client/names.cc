@@ -25,6 +25,7 @@ class FileSystemImpl::NameChange {
   NameChange(InodeRef dir, std::string name) : dir_(std::move(dir)), name_(std::move(name)) {
     std::lock_guard lock(dir_->mutex);
     ++dir_->requests;
+    lease_serial_ = dir_->lease_serial;
     Directory& entries = dir_->directory();
     ++entries.changes;
     auto& changing = entries.changing[name_];
@@ -46,7 +47,9 @@ class FileSystemImpl::NameChange {
     Directory& entries = dir_->directory();
     ++entries.changes;
     auto it = entries.changing.find(name_);
-    const bool known = now.has_value() && !it->second.tainted && valid == Valid::kYes;
+    // Held all the time: else the name may have changed since the server did it.
+    const bool known =
+        now.has_value() && !it->second.tainted && valid == Valid::kYes && dir_->lease_serial == lease_serial_;
     if (--it->second.count == 0) entries.changing.erase(it);
     if (!known) {
       // What stands under the name is not known here.
@@ -63,6 +66,7 @@ class FileSystemImpl::NameChange {
  private:
   InodeRef dir_;
   std::string name_;
+  std::uint64_t lease_serial_ = 0;
   bool ended_ = false;
 };
 
@@ -242,7 +246,7 @@ rpc::Task<Result<FileSystemImpl::Made>> FileSystemImpl::make(Make what) {
   bool held = false;
   {
     std::lock_guard lock(dir->mutex);
-    held = inodes_.holds(*dir, sent, granted(answer.grants, dir->id));
+    held = inodes_.holds(*dir, sent, granted(answer.grants, dir->id)) && !stamp.replayed;
   }
   const bool cached = change.end(made.inode->id, held ? NameChange::Valid::kYes : NameChange::Valid::kNo);
   directory_changed(dir, answer.parent, sent, granted(answer.grants, dir->id));
@@ -440,7 +444,15 @@ FileSystem::Task<void> FileSystemImpl::rename(InodeId parent, std::string name, 
   if (exchange) left_behind = leads_to(replaced);
   if ((flags & kWhiteout) != 0) left_behind.reset();
   old_change.end(left_behind, valid(from));
-  new_change.end(leads_to(moved), valid(to));
+  const NameChange::Valid to_valid = valid(to);
+  new_change.end(leads_to(moved), to_valid);
+  // The kernel moves the entry with the time for which it was valid in the other directory.
+  if (to_valid == NameChange::Valid::kNo && invalidations_.has_sink()) {
+    Invalidation moved_name;
+    moved_name.inode = new_parent;
+    moved_name.names = {new_name};
+    invalidations_.push(std::move(moved_name));
+  }
   if (from_attr && from_attr->attr.inode == from->id)
     directory_changed(from, from_attr, sent, Granted::kNo);
   else
@@ -490,17 +502,23 @@ FileSystem::Task<Entry> FileSystemImpl::link(InodeId id, InodeId parent, std::st
          }));
   inodes_.take_grants(stamp, answer.second);
   bool held = false;
+  Duration valid{0};  // of the name
   {
     std::lock_guard lock(dir->mutex);
-    held = inodes_.holds(*dir, sent, granted(answer.second, dir->id));
+    held = inodes_.holds(*dir, sent, granted(answer.second, dir->id)) && !stamp.replayed;
+    if (held) valid = inodes_.valid(*dir);
   }
   change.end(id, held ? NameChange::Valid::kYes : NameChange::Valid::kNo);
   directory_changed(dir, parent_attr, sent, granted(answer.second, dir->id));
   InodeRef inode = inodes_.get(id);
-  if (auto entry = entry_from(inode, answer.first, sent, Counted::kYes, granted(answer.second, inode->id)))
-    co_return std::move(*entry);
-  auto entry = co_await refresh_attr(inode, Counted::kYes);
-  co_return entry;
+  auto entry = entry_from(inode, answer.first, sent, Counted::kYes, granted(answer.second, inode->id));
+  if (!entry) {
+    auto fresh = co_await refresh_attr(inode, Counted::kYes);
+    if (!fresh) co_return fresh;
+    entry = std::move(*fresh);
+  }
+  entry->valid = std::min(entry->valid, valid);
+  co_return std::move(*entry);
 }
 
 }  // namespace cairn::client

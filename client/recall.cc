@@ -10,6 +10,9 @@
 namespace cairn::client {
 namespace {
 
+// The server waits for a minute, and then ends the session, with what is unsaved of all files. Sooner, only
+// what can't be stored of one is lost.
+constexpr auto kRecallMax = std::chrono::seconds(45);
 constexpr auto kSyncPatience = std::chrono::seconds(5);
 constexpr auto kSinkPatience =
     std::chrono::seconds(5);  // a kernel that does not let go must not cost the session
@@ -89,14 +92,14 @@ rpc::Task<Result<>> FileSystemImpl::give_back(InodeRef inode, Lease keep, Deadli
     if (!taken) co_return fail(taken.error().with("recall of inode " + to_string(inode->id)));
     turn = std::move(*taken);
   }
-  auto flushed = co_await write_back_.flush(inode, Durable::kNo, deadline);
+  auto flushed = co_await write_back_.flush(inode, Durable::kNo, deadline, WriteBack::For::kRecall);
   if (keep == Lease::kNone) {
     // Who gets the file may remove its chunks: whether ours were synced can't be asked later, nor be written
     // again.
     const Deadline soon = std::min(deadline, Deadline::after(runtime_.clock(), kSyncPatience));
     auto synced = co_await write_back_.sync_chunks(inode, soon);
     if (synced && *synced == SyncLedger::Outcome::kWriteAgain) {
-      flushed = co_await write_back_.flush(inode, Durable::kYes, deadline);
+      flushed = co_await write_back_.flush(inode, Durable::kYes, deadline, WriteBack::For::kRecall);
     }
   }
   {
@@ -110,7 +113,7 @@ rpc::Task<Result<>> FileSystemImpl::give_back(InodeRef inode, Lease keep, Deadli
 }
 
 rpc::Task<Result<>> FileSystemImpl::recall_one(RecallItem item) {
-  const Deadline deadline = context_.deadline();
+  const Deadline deadline = std::min(context_.deadline(), Deadline::after(runtime_.clock(), kRecallMax));
   InodeRef inode = inodes_.find(item.inode);
   if (!inode) {
     Invalidation unknown;
@@ -127,7 +130,9 @@ rpc::Task<Result<>> FileSystemImpl::recall_one(RecallItem item) {
   // Pages that a process changed through a mapping come out while they may still be written.
   if (mapped) {
     auto out = co_await invalidate(everything(inode, {}), deadline);
-    (void)out;
+    // One request for each of them.
+    if (out)
+      out = co_await dropped(inode, std::min(deadline, Deadline::after(runtime_.clock(), kSinkPatience)));
   }
   std::vector<std::string> names;
   for (;;) {
@@ -149,10 +154,15 @@ rpc::Task<Result<>> FileSystemImpl::recall_one(RecallItem item) {
     CO_TRYV(co_await other->wait(deadline));
   }
   Result<> outcome;
+  bool all = false;  // nothing stays here
   if (dirty) outcome = co_await give_back(inode, item.keep, deadline);
   {
     std::lock_guard lock(inode->mutex);
-    if (item.keep == Lease::kNone) {
+    // What could not be stored can't be any more: it is given up, with an error for who wrote it, before
+    // others see the file without it.
+    const bool failed = !outcome || (dirty && !inode->file->clean());
+    all = item.keep == Lease::kNone || failed;
+    if (all) {
       names = names_of(*inode);
       // Without the lease nothing can be stored any more, nor stored again.
       if (inode->file && !inode->file->clean()) write_back_.lose(*inode);
@@ -167,7 +177,7 @@ rpc::Task<Result<>> FileSystemImpl::recall_one(RecallItem item) {
       inode->file->settled.notify();
     }
   }
-  if (item.keep == Lease::kNone) {
+  if (all) {
     auto told = co_await invalidate(everything(inode, std::move(names)), deadline);
     if (!told)
       log_warn("kernel_not_told", "inode={} error={}", to_string(item.inode),

@@ -7,7 +7,6 @@ namespace cairn::client {
 namespace {
 
 constexpr auto kGather = std::chrono::milliseconds(20);  // what is not urgent waits so long for company
-constexpr std::size_t kItemsMax = 1024;
 
 }  // namespace
 
@@ -226,7 +225,7 @@ rpc::Task<> Reporter::run() {
     std::vector<Entry> entries;
     {
       std::lock_guard lock(mutex_);
-      const std::size_t n = std::min(kItemsMax, entries_.size());
+      const std::size_t n = std::min(items_max_, entries_.size());
       entries.assign(std::make_move_iterator(entries_.begin()),
                      std::make_move_iterator(entries_.begin() + static_cast<long>(n)));
       entries_.erase(entries_.begin(), entries_.begin() + static_cast<long>(n));
@@ -311,14 +310,31 @@ rpc::Task<> Reporter::round(std::vector<Entry> entries) {
       outcome = fail(reply.error());
     }
   }
+  const bool too_much = !outcome && outcome.error().code() == Code::kInvalidArgument && items->size() > 1;
+  items_max_ = outcome ? kItemsMax : too_much ? items->size() / 2 : items_max_;
+  const auto again = [&](std::size_t item) {
+    return too_much || (outcome && codes[item] == Code::kOverloaded);
+  };
   for (std::size_t i = 0; i < items->size(); ++i) {
-    if (outcome) {
+    if (outcome && !again(i)) {
       done((*items)[i], codes[i]);
     } else {
       restore((*items)[i]);
     }
   }
-  if (!outcome) {
+  // The rest goes with the next requests: a server takes only so much at once.
+  {
+    std::lock_guard lock(mutex_);
+    for (Entry& entry : entries) {
+      auto found = index_of.find(entry.inode.get());
+      if (found == index_of.end() || !again(found->second)) continue;
+      urgent_ = urgent_ || entry.waiter != nullptr;
+      entries_.push_back(std::exchange(entry, {}));
+    }
+    if (!entries_.empty()) wake_.set();
+    if (urgent_) hurry_.set();
+  }
+  if (!outcome && !too_much) {
     log_warn("report_failed", "files={} error={}", items->size(), log_quote(outcome.error().to_string()));
     // What nobody waits for is tried again, unless its session is over (then there is nothing left to
     // report).

@@ -50,7 +50,10 @@ class Reporter {
   void restore(const Item& item) const;
   rpc::Task<> round(std::vector<Entry> entries);
 
+  static constexpr std::size_t kItemsMax = 1024;
+
   FileContext& context_;
+  std::size_t items_max_ = kItemsMax;  // in one request; of run()
   std::function<void(Inode&)> gone_;
   rpc::Event wake_;
   rpc::Event hurry_;  // as urgent_

@@ -192,7 +192,7 @@ rpc::Task<Result<>> Session::open_on(std::shared_ptr<rpc::Peer> peer, Deadline d
     }
   }
   {
-    std::lock_guard lock(mutex_);
+    std::scoped_lock lock(ending_, mutex_);
     peer_ = peer;
     id_ = session.value();
   }
@@ -266,6 +266,8 @@ void Session::renewed(TimePoint sent, std::uint32_t lease_ms) {
 }
 
 void Session::ended(SessionId session) {
+  std::lock_guard ending(
+      ending_);  // nothing is asked for under a new one before all of this one was given up
   {
     std::lock_guard lock(mutex_);
     if (id() != session) return;

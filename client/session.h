@@ -160,6 +160,7 @@ class Session final : private rpc::Service {
   std::atomic<bool> near_full_{false};
   std::atomic<bool> closed_{false};
 
+  std::mutex ending_;  // before mutex_
   std::mutex mutex_;
   std::shared_ptr<rpc::Peer> peer_;  // guarded by mutex_: attached
   std::set<std::uint64_t> awaited_;  // guarded by mutex_

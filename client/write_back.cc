@@ -25,7 +25,8 @@ WriteBack::WriteBack(FileContext& context, Reporter& reporter)
     : context_(context),
       reporter_(reporter),
       ledger_(context),
-      slots_(context.runtime, std::max(1u, context.options.parallel_chunks)) {}
+      slots_(context.runtime, std::max(1u, context.options.parallel_chunks)),
+      recall_slots_(context.runtime, std::max(1u, context.options.parallel_chunks / 4)) {}
 
 void WriteBack::spawn(rpc::Task<> task) {
   context_.tasks.spawn(context_.runtime.make_strand(), std::move(task));
@@ -135,13 +136,13 @@ rpc::Task<Result<Budget::Hold>> WriteBack::make_room(std::uint64_t bytes, Deadli
   co_return room;
 }
 
-rpc::Task<Result<>> WriteBack::flush(InodeRef inode, Durable durable, Deadline deadline) {
+rpc::Task<Result<>> WriteBack::flush(InodeRef inode, Durable durable, Deadline deadline, For what) {
   std::vector<rpc::Task<Result<>>> tasks;
   {
     std::lock_guard lock(inode->mutex);
     if (!inode->file) co_return Result<>{};
     for (std::uint64_t index : inode->file->dirty.active_chunks()) {
-      tasks.push_back(flush_chunk(inode, index, durable, deadline));
+      tasks.push_back(flush_chunk(inode, index, durable, deadline, what));
     }
   }
   auto flushed = co_await run_all(context_.runtime, std::move(tasks), context_.options.parallel_chunks);
@@ -179,8 +180,8 @@ rpc::Task<Result<>> WriteBack::settle(InodeRef inode, Deadline deadline) {
 }
 
 rpc::Task<Result<>> WriteBack::flush_chunk(InodeRef inode, std::uint64_t index, Durable durable,
-                                           Deadline deadline) {
-  auto slot = co_await slots_.take(1, deadline);
+                                           Deadline deadline, For what) {
+  auto slot = co_await (what == For::kRecall ? recall_slots_ : slots_).take(1, deadline);
   if (!slot) co_return fail(slot.error().with("waiting for other transfers"));
   for (;;) {
     std::shared_ptr<rpc::Event> settled;

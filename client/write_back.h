@@ -33,7 +33,8 @@ class WriteBack {
 
   // Stores all that is dirty now; fresh writes during the call may stay dirty. What can't be stored now is
   // kept and tried again while the session lives; what was given up is also told to the handles.
-  rpc::Task<Result<>> flush(InodeRef inode, Durable durable, Deadline deadline);
+  enum class For { kAnyone, kRecall };
+  rpc::Task<Result<>> flush(InodeRef inode, Durable durable, Deadline deadline, For what = For::kAnyone);
   // fsync: all bytes written before are synced, and size and times journaled durably.
   rpc::Task<Result<>> make_durable(InodeRef inode, bool data_only, Deadline deadline);
   // Nothing of the chunk is dirty, and no new bytes come in: if others share it, all that the file has of it
@@ -68,7 +69,8 @@ class WriteBack {
   bool out_of_space() const;
 
  private:
-  rpc::Task<Result<>> flush_chunk(InodeRef inode, std::uint64_t index, Durable durable, Deadline deadline);
+  rpc::Task<Result<>> flush_chunk(InodeRef inode, std::uint64_t index, Durable durable, Deadline deadline,
+                                  For what = For::kAnyone);
   // False: nothing was done, because the file is being made empty.
   rpc::Task<Result<bool>> store(InodeRef inode, std::uint64_t index, Durable durable, Deadline deadline);
   rpc::Task<Result<>> extend_bound(InodeRef inode, std::uint64_t index, Deadline deadline,
@@ -89,7 +91,8 @@ class WriteBack {
   FileContext& context_;
   Reporter& reporter_;
   SyncLedger ledger_;
-  Budget slots_;  // chunk transfers in flight
+  Budget slots_;         // chunk transfers in flight
+  Budget recall_slots_;  // of recalls, which do not wait for chunks that can't be stored just now
   std::mutex mutex_;
   std::deque<Aged> dirty_;  // guarded by mutex_: files with dirty bytes, oldest first
   std::deque<Aged> idle_;   // guarded by mutex_: files without handles, to be closed

@@ -53,7 +53,7 @@ class Listing {
     }
     return add(from.name, entry, from.cookie + kAfterDotDot);
   }
-  void reply() { fuse_reply_buf(req_, bytes_.data(), used_); }
+  bool reply() { return fuse_reply_buf(req_, bytes_.data(), used_) == 0; }  // false: it did not get there
 
  private:
   fuse_req_t req_;
@@ -68,18 +68,28 @@ void list(fuse_req_t req, fuse_ino_t ino, std::size_t size, off_t position, bool
   const auto offset = static_cast<std::uint64_t>(position);
   const std::uint64_t cookie = offset > kAfterDotDot ? offset - kAfterDotDot : 0;
   const auto limit = static_cast<std::uint32_t>(size / (plus ? kPlusRoom : kPlainRoom) + 1);
-  start<DirPage>(req, Kind::kRead, "readdir", frontend(req).files.readdir(dir, cookie, limit, plus),
-                 [dir, offset, size, plus](fuse_req_t req, Result<DirPage> page) {
-                   if (req == nullptr) return;
+  FileSystem& files = frontend(req).files;
+  start<DirPage>(req, Kind::kRead, "readdir", files.readdir(dir, cookie, limit, plus),
+                 [&files, dir, offset, size, plus](fuse_req_t req, Result<DirPage> page) {
+                   // Counted as looked up, but the kernel does not hear of them.
+                   const auto forget_from = [&](std::size_t first) {
+                     for (std::size_t i = first; page && i < page->entries.size(); ++i) {
+                       if (page->entries[i].entry) files.forget(page->entries[i].inode, 1);
+                     }
+                   };
+                   if (req == nullptr) return forget_from(0);
                    if (!page) return reply_error(req, {"readdir", dir}, page.error());
                    Listing listing(req, size, plus, frontend(req).cache.attributes_max);
                    bool room = true;
                    if (offset < kAfterDot) room = listing.add_dot(".", dir, kAfterDot);
                    if (room && offset < kAfterDotDot)
                      room = listing.add_dot("..", page->parent, kAfterDotDot);
-                   for (std::size_t i = 0; room && i < page->entries.size(); ++i)
-                     room = listing.add(page->entries[i]);
-                   listing.reply();
+                   std::size_t added = 0;
+                   for (; room && added < page->entries.size(); ++added) {
+                     room = listing.add(page->entries[added]);
+                     if (!room) break;
+                   }
+                   forget_from(listing.reply() ? added : 0);
                  });
 }
 
