@@ -1006,6 +1006,28 @@ TEST(Files, AttributesWaitUntilTheKernelHasDroppedPages) {
   one.fs.set_invalidation_sink(nullptr);
 }
 
+// What was dirty stayed so, under a lease that others shared: it was lost later, and nobody heard of it.
+TEST(Files, WhatARecallCannotStoreIsLostWithAnError) {
+  FakeCluster cluster;
+  auto a = cluster.connect(), b = cluster.connect();
+  Files one(*a), two(*b);
+  auto opened = one.create("f");
+  ASSERT_TRUE(opened);
+  const InodeId inode = opened->entry.attr.inode;
+  ASSERT_TRUE(one.write(opened->handle, 0, "bytes"));
+  cluster.on_request([](int server, std::uint16_t method) {
+    return server >= 0 && method == Write::kNumber ? Fault::kNoSpace : Fault::kNone;
+  });
+  auto elsewhere = two.getattr(inode);
+  ASSERT_TRUE(elsewhere);
+  EXPECT_EQ(elsewhere->attr.size, 0u);
+  cluster.on_request(nullptr);
+  EXPECT_FALSE(one.fsync(opened->handle));
+  auto here = one.getattr(inode);
+  ASSERT_TRUE(here);
+  EXPECT_EQ(here->attr.size, 0u);
+}
+
 // Found by a reader of a file that was always replaced by rename: what it had looked up was gone (ESTALE)
 // when it opened it, or full of zeros.
 TEST(Files, AReplacedFileKeepsItsBytesUntilTheKernelForgetsIt) {

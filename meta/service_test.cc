@@ -168,6 +168,16 @@ TEST_F(ServiceTest, ChangesRecallWhatOthersCache) {
   EXPECT_TRUE(a->recalled().empty());  // own leases stay
 }
 
+// An answer that tells of an exclusive lease could arrive after the report that gives it back.
+TEST_F(ServiceTest, ALookupTellsOfNoExclusiveLease) {
+  a = client();
+  const auto made = a->make("f", S_IFREG | 0644, true);
+  auto seen = a->lookup("f");
+  ASSERT_TRUE(seen);
+  for (const auto grant : (*seen)->getGrants()) EXPECT_EQ(grant.getKind(), LeaseKind::SHARED);
+  EXPECT_EQ(a->report(made->inode, made->generation, 10), Code::kOk) << "and it is held as before";
+}
+
 TEST_F(ServiceTest, ReaderIsNotGrantedWhatAWriterWaitsFor) {
   a = client();
   b = client();
