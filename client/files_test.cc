@@ -1006,6 +1006,19 @@ TEST(Files, AttributesWaitUntilTheKernelHasDroppedPages) {
   one.fs.set_invalidation_sink(nullptr);
 }
 
+// The first open after a fence gave EIO: nothing of the old session was wanted for it.
+TEST(Files, WhatBeginsAfterTheSessionEndedIsDoneUnderTheNextOne) {
+  FakeCluster cluster;
+  auto client = cluster.connect();
+  Files files(*client);
+  auto opened = files.create("f");
+  ASSERT_TRUE(opened);
+  const InodeId inode = opened->entry.attr.inode;
+  cluster.end_session(client->session());
+  ASSERT_TRUE(files.mkdir("d"));
+  ASSERT_TRUE(files.open(inode, O_RDWR | O_TRUNC));
+}
+
 // What was dirty stayed so, under a lease that others shared: it was lost later, and nobody heard of it.
 TEST(Files, WhatARecallCannotStoreIsLostWithAnError) {
   FakeCluster cluster;

@@ -373,7 +373,11 @@ rpc::Task<Result<rpc::InMessage>> Session::exchange(std::uint16_t method, Make m
         break;
       case Code::kSessionEnded:
         ended(link->session);
-        if (!mutation) break;
+        // Refused, and bound to nothing of that session: the next one may do it.
+        if (!mutation || (!sent_before && !within.valid())) {
+          bound = within;
+          break;
+        }
         co_return fail(sent_before ? Code::kMaybeApplied : Code::kSessionEnded,
                        name() + ": " + reply.error().message());
       default:
